@@ -1,0 +1,24 @@
+"""ASIF in JAX: multimodal models without training."""
+
+from asif_jax import anchors, metrics
+from asif_jax.anchors import Anchors, represent
+from asif_jax.explain import Explanation, explain
+from asif_jax.projection import RelativeRepresentation, normalize, project
+from asif_jax.scoring import class_scores, classify, mean_prompts, rank, similarity
+
+__all__ = [
+    "Anchors",
+    "Explanation",
+    "RelativeRepresentation",
+    "anchors",
+    "class_scores",
+    "classify",
+    "explain",
+    "mean_prompts",
+    "metrics",
+    "normalize",
+    "project",
+    "rank",
+    "represent",
+    "similarity",
+]
