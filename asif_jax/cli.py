@@ -1,0 +1,285 @@
+"""The `asif-jax` command: parse, call, print. Everything it does is a function of the package."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional, arg
+
+# The imports of the work itself wait until a command runs, so that --help answers at once.
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Build a model from the Tux Paint stamps and try it on stamps it has not seen."""
+
+    pairs: Path | None = None
+    """A folder of images with captions to use in place of the stamps."""
+    report: Path = Path("asif-report.html")
+    """The page to write."""
+    query: Annotated[tuple[str, ...], arg(metavar="TEXT...")] = ()
+    """Sentences to search held-out images with."""
+    image_encoder: str = "efficientnet-lite2"
+    """Image encoder, by name or path."""
+    text_encoder: str = "all-MiniLM-L6-v2"
+    """Text encoder, by name or path."""
+    k: int | None = None
+    """Similarities kept; by default a rule of the number of pairs."""
+    p: float | None = None
+    """Exponent; by default a rule of the number of pairs."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """Build a model from a folder of images with captions."""
+
+    folder: Positional[Path]
+    """Images with metadata.jsonl or metadata.csv, or with a .txt beside each."""
+    output: Annotated[Path, arg(aliases=["-o"])]
+    """The model directory to write; a model already there is replaced."""
+    image_encoder: str = "efficientnet-lite2"
+    """Image encoder, by name or path."""
+    text_encoder: str = "all-MiniLM-L6-v2"
+    """Text encoder, by name or path."""
+    k: int | None = None
+    """Similarities kept; by default a rule of the number of pairs."""
+    p: float | None = None
+    """Exponent; by default a rule of the number of pairs."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
+class Classify:
+    """Name images, zero-shot, by labels of your own."""
+
+    model: Positional[Path]
+    """A model directory."""
+    images: Positional[tuple[Path, ...]]
+    """Image files, or folders of them."""
+    labels: tuple[str, ...] = ()
+    """The labels to choose from."""
+    labels_file: Path | None = None
+    """A file with one label a line."""
+    templates: tuple[str, ...] = ("{}", "a {}.", "a photo of a {}.")
+    """Sentences to put a label in, in place of {}."""
+    prompts: Annotated[str, arg(constructor=str)] = "max"
+    """The best prompt of a class counts ("max"), or their mean embedding ("mean")."""
+    top: int = 3
+    """How many labels to print for an image."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Find images from a sentence: the model's own, or others."""
+
+    model: Positional[Path]
+    """A model directory."""
+    text: Positional[str]
+    """What to look for."""
+    images: tuple[Path, ...] = ()
+    """Image files or folders to search; by default the model's own images."""
+    top: int = 5
+    """How many images to print."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Say which pairs make an image and a sentence match."""
+
+    model: Positional[Path]
+    """A model directory."""
+    image: Positional[Path]
+    """An image file."""
+    text: Positional[str]
+    """A sentence."""
+    top: int = 5
+    """How many pairs to print."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say what a model holds."""
+
+    model: Positional[Path]
+    """A model directory."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+Command = Demo | Build | Classify | Search | Explain | Info
+
+
+def main() -> None:
+    """Runs the command line; bad input ends with one line on stderr and exit code 2."""
+    # Only TPU and GPU users need to hear what JAX finds; log levels are read on import.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    command = tyro.cli(Command, prog="asif-jax", description="Multimodal models without training.")
+    try:
+        _RUN[type(command)](command)
+    except (ValueError, OSError) as error:
+        print(f"asif-jax: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("asif-jax: interrupted; nothing was written", file=sys.stderr)
+        sys.exit(130)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _run_demo(command: Demo) -> None:
+    from asif_jax import data, demo, encoders, report
+
+    source = data.read_folder(command.pairs) if command.pairs else data.read_stamps()
+    found = demo.run(
+        source,
+        encoders.load(command.image_encoder),
+        encoders.load(command.text_encoder),
+        class_names=None if command.pairs else demo.STAMP_CLASSES,
+        queries=command.query or (() if command.pairs else demo.STAMP_QUERIES),
+        k=command.k,
+        p=command.p,
+    )
+    report.write_report(command.report, report.render(demo.to_report(found)))
+    _print(demo.to_json(found) if command.json else demo.to_text(found), as_json=command.json)
+    print(f"report: {command.report}", file=sys.stderr if command.json else sys.stdout)
+
+
+def _run_build(command: Build) -> None:
+    from asif_jax import data, embed, encoders, store
+
+    store.check_writable(command.output)
+    source = data.read_folder(command.folder)
+    embed.check_k(command.k, len(source.pairs))
+    model, skipped = embed.build_model(
+        source,
+        (command.image_encoder, encoders.load(command.image_encoder)),
+        (command.text_encoder, encoders.load(command.text_encoder)),
+        k=command.k,
+        p=command.p,
+    )
+    store.save(command.output, model)
+    _print_skipped(skipped)
+    facts = {"model": str(command.output), "pairs": len(model.pairs), "skipped": len(skipped)}
+    facts |= {"k": model.k, "p": model.p}
+    _print(facts if command.json else _facts(facts), as_json=command.json)
+
+
+def _run_classify(command: Classify) -> None:
+    from asif_jax import predict, store
+
+    named, skipped = predict.name_images(
+        store.load(command.model),
+        _image_files(command.images),
+        _labels(command),
+        templates=command.templates,
+        prompts=command.prompts,
+        top=command.top,
+    )
+    _print_skipped(skipped)
+    if command.json:
+        _print([_plain(item) for item in named], as_json=True)
+    for item in [] if command.json else named:
+        print(item.image)
+        print("\n".join(f"  {guess.score:.3f}  {guess.label}" for guess in item.guesses))
+
+
+def _run_search(command: Search) -> None:
+    from asif_jax import predict, store
+
+    found, skipped = predict.search_images(
+        store.load(command.model), command.text, _image_files(command.images), top=command.top
+    )
+    _print_skipped(skipped)
+    if command.json:
+        _print([_plain(item) for item in found], as_json=True)
+    for item in [] if command.json else found:
+        print(
+            f"{item.score:.3f}  {item.image}" + "".join(f"\n       {c}" for c in item.captions[:1])
+        )
+
+
+def _run_explain(command: Explain) -> None:
+    from asif_jax import predict, store
+
+    score, reasons = predict.explain_match(
+        store.load(command.model), command.image, command.text, top=command.top
+    )
+    if command.json:
+        _print({"score": score, "pairs": [_plain(reason) for reason in reasons]}, as_json=True)
+        return
+    print(
+        f"score {score:.3f}" + (", because of these pairs:" if reasons else ": no pair in common")
+    )
+    for reason in reasons:
+        print(f"  {reason.contribution:.3f}  {reason.pair.captions[0]}  ({reason.pair.image})")
+
+
+def _run_info(command: Info) -> None:
+    from asif_jax import store
+
+    model = store.load(command.model)
+    facts: dict[str, Any] = {"pairs": len(model.pairs), "k": model.k, "p": model.p}
+    for modality, record in model.encoders.items():
+        width = model.anchors.embeddings[modality].shape[-1]
+        facts[f"{modality} encoder"] = f"{record.source} ({record.identity}), {width} dimensions"
+    _print(facts if command.json else _facts(facts), as_json=command.json)
+
+
+def _labels(command: Classify) -> tuple[str, ...]:
+    if command.labels_file is None:
+        return command.labels
+    lines = command.labels_file.read_text(encoding="utf-8").splitlines()
+    return command.labels + tuple(line.strip() for line in lines if line.strip())
+
+
+def _image_files(paths: tuple[Path, ...]) -> list[Path]:
+    from asif_jax import data
+
+    return [file for path in paths for file in data.image_files(path)]
+
+
+def _print_skipped(skipped) -> None:
+    for item in skipped:
+        print(f"skipped {item.path}: {item.reason}", file=sys.stderr)
+
+
+def _facts(facts: dict[str, Any]) -> str:
+    return "\n".join(f"{name}: {value}" for name, value in facts.items())
+
+
+def _plain(value: Any) -> Any:
+    """NamedTuples as dictionaries, for JSON."""
+    if hasattr(value, "_asdict"):
+        return {name: _plain(item) for name, item in value._asdict().items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _print(value: Any, *, as_json: bool) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2) if as_json else value)
+
+
+_RUN = {
+    Demo: _run_demo,
+    Build: _run_build,
+    Classify: _run_classify,
+    Search: _run_search,
+    Explain: _run_explain,
+    Info: _run_info,
+}

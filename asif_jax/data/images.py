@@ -1,0 +1,94 @@
+"""Image files: which they are, and how they are opened."""
+
+import warnings
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
+
+# Beyond any camera in common use: larger files are likelier decompression bombs.
+_MAX_PIXELS = 89_478_485
+
+
+def images_below(directory: Path) -> list[Path]:
+    """The image files of a folder and all folders below it, told by their suffix.
+
+    Args:
+      directory: the folder.
+
+    Returns:
+      The files, sorted.
+    """
+    return sorted(
+        path
+        for path in directory.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def image_files(path: Path) -> list[Path]:
+    """The image files that a path names.
+
+    Args:
+      path: a file, which is taken as it is, or a folder, which is searched with all below it.
+
+    Returns:
+      The files, sorted.
+
+    Raises:
+      ValueError: no such path, or a folder without images.
+    """
+    if not path.exists():
+        raise ValueError(f"no such file or folder: {path}")
+    if not path.is_dir():
+        return [path]
+    files = images_below(path)
+    if not files:
+        raise ValueError(f"no images in {path}")
+    return files
+
+
+def open_image(path: Path) -> Image.Image:
+    """Opens an image as RGB, upright, transparency on white.
+
+    Args:
+      path: the image file; of an animation the first frame counts.
+
+    Returns:
+      The decoded image.
+
+    Raises:
+      ValueError: the file is missing, may not be read, is no image, is cut short, or has more than
+        89 megapixels; names the file and the cause.
+    """
+    try:
+        with warnings.catch_warnings():
+            # The limit below is the same everywhere; Pillow's own can be changed by anyone.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.width * image.height > _MAX_PIXELS:
+                    raise ValueError(f"{path}: {image.width} x {image.height} pixels is too large")
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except PermissionError as error:
+        raise ValueError(f"{path}: no permission to read it") from error
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such file") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path}: too many pixels") from error
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(f"{path}: not an image, or an empty file") from error
+    except (OSError, SyntaxError, EOFError) as error:
+        raise ValueError(f"{path}: cut short or damaged ({error})") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    if image.mode.startswith("I"):
+        # 16 bits a pixel: convert() would clip at 255.
+        image = image.point(lambda value: value * (1 / 256)).convert("L")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
