@@ -275,7 +275,7 @@ figure { margin: 0; min-width: 0; }
 img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: #fff;
   border-radius: .4rem; border: 1px solid var(--line); }
 figcaption { font-size: .85rem; line-height: 1.3; margin-top: .3rem; overflow-wrap: anywhere; }
-.row { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); gap: .75rem; }
+.row { display: grid; grid-template-columns: repeat(auto-fill, minmax(5.2rem, 1fr)); gap: .75rem; }
 article > .row { grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); }
 ol { margin: 0; padding-left: 1.2rem; }
 li span { overflow-wrap: anywhere; }

