@@ -10,7 +10,7 @@ import numpy as np
 from asif_jax import anchors, evaluation
 from asif_jax.anchors import represent
 from asif_jax.data import PairList, Skipped
-from asif_jax.embed import EmbeddedPairs, embed_pairs, embed_texts
+from asif_jax.embed import EmbeddedPairs, check_k, embed_pairs, embed_texts
 from asif_jax.encoders import Encoder
 from asif_jax.evaluation import Fold, Retrieval
 from asif_jax.explain import explain
@@ -110,6 +110,7 @@ def run(
     Raises:
       ValueError: too few pairs, unreadable images, or k above the number of anchors.
     """
+    check_k(k, len(source.pairs) - -(-len(source.pairs) // folds))
     start = time.perf_counter()
     embedded = embed_pairs(source.pairs, image_encoder, text_encoder, progress=progress)
     classes = class_names or _group_names(embedded)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from asif_jax import anchors
@@ -144,6 +143,8 @@ def load(directory: Path) -> Model:
         raise ValueError(f"{directory} is damaged: its arrays are {sorted(embeddings)}")
     if any(len(array) != len(pairs) for array in embeddings.values()):
         raise ValueError(f"{directory} is damaged: its arrays do not hold {len(pairs)} pairs")
+    if not 1 <= k <= len(pairs):
+        raise ValueError(f"{directory} is damaged: k = {k} with {len(pairs)} pairs")
     return Model(anchors.create(embeddings), pairs, encoders, k, p)
 
 

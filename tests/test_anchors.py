@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,11 +28,6 @@ def scores(model, k=6):
     queries = asif.represent(images(), model, modality="image", k=k)
     prompts = asif.represent(pairs(51, 3)["text"], model, modality="text", k=k)
     return np.asarray(asif.similarity(queries, prompts))
-
-
-def assert_same(first, second):
-    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_create_normalizes_and_pads():
@@ -65,7 +61,7 @@ def test_insert_equals_building_with_the_pairs():
     model = asif.anchors.create({m: a[:7] for m, a in everything.items()}, capacity=12)
     model, slots = asif.anchors.insert(model, {m: a[7:] for m, a in everything.items()})
     assert slots.tolist() == [7, 8, 9]
-    assert_same(model, asif.anchors.create(everything, capacity=12))
+    chex.assert_trees_all_equal(model, asif.anchors.create(everything, capacity=12))
 
 
 def test_removing_gives_back_the_former_scores_bit_for_bit():
@@ -102,7 +98,7 @@ def test_insert_beyond_capacity_leaves_out_the_rest():
     assert slots.tolist() == [3, 4, 4]
     full, nowhere = asif.anchors.insert(fuller, pairs(2, 1))
     assert nowhere.tolist() == [4]
-    assert_same(fuller, full)
+    chex.assert_trees_all_equal(fuller, full)
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])
@@ -113,7 +109,7 @@ def test_insert_leaves_out_non_finite_pairs(modality):
     assert slots.tolist() == [3, 8, 4]
     good = {m: a[[0, 2]] for m, a in pairs(1, 3).items()}
     expected, _ = asif.anchors.insert(asif.anchors.create(pairs(0, 3), capacity=8), good)
-    assert_same(model, expected)
+    chex.assert_trees_all_equal(model, expected)
 
 
 def test_replace_overwrites_and_skips_bad_rows_and_slots():
@@ -130,8 +126,8 @@ def test_replace_overwrites_and_skips_bad_rows_and_slots():
 @pytest.mark.parametrize("slot", [-1, 4, 1000])
 def test_slots_outside_are_ignored(slot):
     model = asif.anchors.create(pairs(0, 4))
-    assert_same(asif.anchors.remove(model, [slot]), model)
-    assert_same(asif.anchors.replace(model, [slot], pairs(1, 1)), model)
+    chex.assert_trees_all_equal(asif.anchors.remove(model, [slot]), model)
+    chex.assert_trees_all_equal(asif.anchors.replace(model, [slot], pairs(1, 1)), model)
 
 
 def test_edits_compose_inside_one_program():
@@ -154,7 +150,7 @@ def test_vmap_over_models():
     edited = jax.vmap(asif.anchors.remove)(stacked, jnp.array([[1], [3]]))
     for row, (model, slot) in enumerate(zip(models, [1, 3], strict=True)):
         expected = asif.anchors.remove(model, [slot])
-        assert_same(jax.tree.map(lambda leaf, i=row: leaf[i], edited), expected)
+        chex.assert_trees_all_equal(jax.tree.map(lambda leaf, i=row: leaf[i], edited), expected)
 
 
 def test_gradient_with_respect_to_the_anchors():

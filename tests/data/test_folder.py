@@ -1,0 +1,125 @@
+import json
+import os
+
+import pytest
+from PIL import Image
+
+from asif_jax.data import read_folder
+
+
+def add_image(path, color="red"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), color).save(path)
+    return path
+
+
+def write_jsonl(directory, *rows):
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (directory / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+
+def test_sidecars_are_read_in_order_at_any_depth(tmp_path):
+    for name in ("b.JPG", "a.png", "deep/er/c.webp"):
+        path = add_image(tmp_path / name)
+        path.with_suffix(".txt").write_text(f" The picture\n{path.stem}. ")
+    pairs, skipped = read_folder(tmp_path)
+    assert [pair.image.name for pair in pairs] == ["a.png", "b.JPG", "c.webp"]
+    assert pairs[0].captions == ("The picture a.",)
+    assert [pair.group for pair in pairs] == ["", "", "deep"]
+    assert skipped == ()
+
+
+@pytest.mark.parametrize("key", ["caption", "captions", "text", "texts"])
+@pytest.mark.parametrize("value", ["A dog.", ["A dog.", " Two\tdogs. ", "A dog."]])
+def test_jsonl_keys_and_lists(tmp_path, key, value):
+    add_image(tmp_path / "images" / "a.png")
+    write_jsonl(tmp_path, {"file_name": "images/a.png", key: value})
+    (pair,) = read_folder(tmp_path).pairs
+    expected = ("A dog.",) if isinstance(value, str) else ("A dog.", "Two dogs.")
+    assert pair.captions == expected
+    assert pair.group == "images"
+
+
+def test_csv_rows_of_one_image_are_one_pair(tmp_path):
+    add_image(tmp_path / "a.png")
+    add_image(tmp_path / "b.png")
+    text = '\ufefffile_name,caption\na.png,"One, two."\nb.png,Bee.\na.png,Three.\n'
+    (tmp_path / "metadata.csv").write_text(text, encoding="utf-8")
+    pairs, skipped = read_folder(tmp_path)
+    assert [(p.image.name, p.captions) for p in pairs] == [
+        ("a.png", ("One, two.", "Three.")),
+        ("b.png", ("Bee.",)),
+    ]
+    assert not skipped
+
+
+def test_captions_in_every_script_survive(tmp_path):
+    captions = ["Ein Käfer.", "一只猫", "كلب", "🐕 собака"]
+    add_image(tmp_path / "a.png")
+    write_jsonl(tmp_path, {"file_name": "a.png", "captions": captions})
+    assert read_folder(tmp_path).pairs[0].captions == tuple(captions)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("{not json", "not JSON"),
+        ('"a string"', "not a JSON object"),
+        ({"caption": "A dog."}, "no file_name"),
+        ({"file_name": "gone.png", "caption": "A dog."}, "no such image"),
+        ({"file_name": "../a.png", "caption": "A dog."}, "outside the folder"),
+        ({"file_name": "/etc/a.png", "caption": "A dog."}, "outside the folder"),
+        ({"file_name": "a.png"}, "no caption"),
+        ({"file_name": "a.png", "caption": "   "}, "no caption"),
+        ({"file_name": "a.png", "captions": [None, 3]}, "no caption"),
+    ],
+)
+def test_a_bad_row_is_skipped_and_named(tmp_path, row, reason):
+    add_image(tmp_path / "good.png")
+    add_image(tmp_path / "a.png")
+    write_jsonl(tmp_path, row, {"file_name": "good.png", "caption": "Good."})
+    pairs, skipped = read_folder(tmp_path)
+    assert [pair.image.name for pair in pairs] == ["good.png"]
+    assert len(skipped) == 1
+    assert reason in skipped[0].reason
+
+
+def test_images_without_usable_captions_are_skipped(tmp_path):
+    for name in ("empty", "latin", "none", "good"):
+        add_image(tmp_path / f"{name}.png")
+    (tmp_path / "empty.txt").write_text(" \n")
+    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    (tmp_path / "good.txt").write_text("Good.")
+    pairs, skipped = read_folder(tmp_path)
+    assert [pair.captions for pair in pairs] == [("Good.",)]
+    assert {item.path.stem: item.reason for item in skipped} == {
+        "empty": "no caption",
+        "latin": "caption is not UTF-8",
+        "none": "no caption file",
+    }
+
+
+def test_an_image_without_permission_is_skipped(tmp_path, monkeypatch):
+    for name in ("locked", "open"):
+        add_image(tmp_path / f"{name}.png").with_suffix(".txt").write_text("Caption.")
+    access = os.access
+    # Permission bits do not bind root, under which tests often run.
+    monkeypatch.setattr(os, "access", lambda p, mode: p.stem != "locked" and access(p, mode))
+    pairs, skipped = read_folder(tmp_path)
+    assert [pair.image.stem for pair in pairs] == ["open"]
+    assert skipped[0].reason == "no permission to read it"
+
+
+def test_unusable_folders_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"no such folder: .*gone"):
+        read_folder(tmp_path / "gone")
+    with pytest.raises(ValueError, match="no images with captions"):
+        read_folder(tmp_path)
+    file = add_image(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="not a folder"):
+        read_folder(file)
+    with pytest.raises(ValueError, match=r"1 skipped.*a\.png: no caption file"):
+        read_folder(tmp_path)
+    (tmp_path / "metadata.csv").write_bytes(b"file_name,caption\na.png,\xff\n")
+    with pytest.raises(ValueError, match=r"metadata\.csv is not UTF-8"):
+        read_folder(tmp_path)

@@ -1,0 +1,107 @@
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+import toy
+
+from asif_jax import embed
+from asif_jax.data import PairList, open_image
+
+
+def images_of(pairs):
+    return [pair.image for pair in pairs]
+
+
+@pytest.mark.parametrize("count", [1, 3, 32, 70])
+def test_images_come_back_in_order(tmp_path, count):
+    pairs = toy.write_pairs(tmp_path, count)
+    encoder = toy.image_encoder()
+    embeddings, kept, skipped = embed.embed_images(images_of(pairs), encoder, progress=False)
+    pixels = [np.asarray(open_image(path)).reshape(-1, 3) for path in images_of(pairs)]
+    np.testing.assert_allclose(embeddings, np.mean(pixels, axis=1), atol=1e-3)
+    assert kept == list(range(count))
+    assert skipped == ()
+
+
+@pytest.mark.parametrize("bad", [[0], [39], [5, 6, 31, 32]])
+def test_unreadable_images_are_left_out_and_named(tmp_path, bad):
+    paths = images_of(toy.write_pairs(tmp_path, 40))
+    whole, _, _ = embed.embed_images(paths, toy.image_encoder(), progress=False)
+    for index in bad:
+        paths[index].write_bytes(paths[index].read_bytes()[:50])
+    embeddings, kept, skipped = embed.embed_images(paths, toy.image_encoder(), progress=False)
+    assert kept == [index for index in range(40) if index not in bad]
+    assert [item.path for item in skipped] == [paths[index] for index in bad]
+    np.testing.assert_array_equal(embeddings, whole[kept])
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ValueError, match=r"none of 1 images.*a\.png"):
+        embed.embed_images([tmp_path / "a.png"], toy.image_encoder(), progress=False)
+
+
+@pytest.mark.parametrize("count", [1, 33, 100])
+def test_texts_come_back_in_order(count):
+    names = list(toy.COLORS)
+    texts = [" ".join(names[i % 7 : i % 7 + 1 + i % 3]) for i in range(count)]
+    encoder = toy.text_encoder()
+    embeddings = embed.embed_texts(texts, encoder, progress=False)
+    expected = encoder.preprocess(texts) @ np.asarray(encoder.params)
+    np.testing.assert_allclose(embeddings, expected)
+
+
+def test_no_texts():
+    with pytest.raises(ValueError, match="no text"):
+        embed.embed_texts([], toy.text_encoder())
+
+
+def test_non_finite_embeddings_are_refused(tmp_path):
+    encoder = dataclasses.replace(toy.image_encoder(), params=jnp.float32(np.nan))
+    paths = images_of(toy.write_pairs(tmp_path, 3))
+    with pytest.raises(ValueError, match=r"toy colors embeddings .* 3 of 3 rows"):
+        embed.embed_images(paths, encoder, progress=False)
+
+
+def test_pairs_keep_their_captions(tmp_path):
+    pairs = toy.write_pairs(tmp_path, 9, captions=3)
+    pairs[4].image.write_bytes(b"")
+    embedded = embed.embed_pairs(pairs, toy.image_encoder(), toy.text_encoder(), progress=False)
+    good = pairs[:4] + pairs[5:]
+    assert embedded.pairs == good
+    assert embedded.owners.tolist() == np.repeat(np.arange(8), 3).tolist()
+    flat = [caption for pair in good for caption in pair.captions]
+    assert [embedded.caption(index) for index in range(24)] == flat
+    by_pair = oracle.unit(embedded.captions).reshape(8, 3, -1)
+    np.testing.assert_allclose(embedded.caption_means(), by_pair.mean(axis=1), atol=1e-6)
+
+
+def build(pairs, **options):
+    encoders = ("image-source", toy.image_encoder()), ("text-source", toy.text_encoder())
+    return embed.build_model(PairList(tuple(pairs), ()), *encoders, progress=False, **options)
+
+
+def test_a_model_remembers_where_it_came_from(tmp_path):
+    pairs = toy.write_pairs(tmp_path, 12)
+    model, skipped = build(pairs)
+    assert [pair.captions for pair in model.pairs] == [pair.captions for pair in pairs]
+    assert model.encoders["image"] == ("image-source", "toy 1.0")
+    assert (model.k, model.p) == (3, 4.0)
+    assert not skipped
+    model, _ = build(pairs, k=12, p=2.0)
+    assert (model.k, model.p) == (12, 2.0)
+
+
+@pytest.mark.parametrize("k", [0, 13])
+def test_an_impossible_k_is_refused(tmp_path, k):
+    with pytest.raises(ValueError, match=f"k={k}, 12 pairs"):
+        build(toy.write_pairs(tmp_path, 12), k=k)
+
+
+def test_k_is_held_against_the_readable_pairs(tmp_path):
+    pairs = toy.write_pairs(tmp_path, 12)
+    pairs[0].image.write_bytes(b"")
+    with pytest.raises(ValueError, match="k=12, 11 pairs"):
+        build(pairs, k=12)
