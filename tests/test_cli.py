@@ -1,6 +1,5 @@
 """The real command, in processes of its own."""
 
-import ctypes
 import json
 import os
 import shutil
@@ -18,10 +17,21 @@ from asif_jax import store
 COMMAND = [sys.executable, "-c", "from asif_jax.cli import main; main()"]
 
 
-def run(*arguments, **options):
+# Runs the rest of the line with permission bits binding it, even if it is root's: drops the
+# capabilities CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (prctl 24 is PR_CAPBSET_DROP).
+_DROP = """
+import ctypes, os, sys
+for capability in (1, 2):
+    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+UNPRIVILEGED = [sys.executable, "-c", _DROP]
+
+
+def run(*arguments, command=COMMAND):
     environment = {**os.environ, "XLA_FLAGS": "", "COLUMNS": "200"}
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=environment, **options
+        [*command, *map(str, arguments)], capture_output=True, text=True, env=environment
     )
 
 
@@ -31,9 +41,9 @@ def succeed(*arguments):
     return result
 
 
-def fail(*arguments, **options):
+def fail(*arguments, command=COMMAND):
     """Runs a command that must end with one clear line and exit code 2; returns the line."""
-    result = run(*arguments, **options)
+    result = run(*arguments, command=command)
     assert result.returncode == 2, result.stderr
     assert result.stdout == ""
     lines = [line for line in result.stderr.replace("\r", "\n").splitlines() if line.strip()]
@@ -149,19 +159,12 @@ def test_bad_images_and_captions_are_skipped_named_and_counted(weights, fruit, t
     assert f"skipped {uncaptioned}: no caption file" in result.stderr
 
 
-def without_override():
-    """Makes permission bits bind the process that follows, even if it is root's."""
-    pr_capbset_drop, cap_dac_override, cap_dac_read_search = 24, 1, 2
-    for capability in (cap_dac_override, cap_dac_read_search):
-        ctypes.CDLL(None).prctl(pr_capbset_drop, capability, 0, 0, 0)
-
-
 def test_an_image_without_permission_is_named(tmp_path):
     image = tmp_path / "a.png"
     Image.new("RGB", (4, 4)).save(image)
     image.with_suffix(".txt").write_text("A square.")
     image.chmod(0)
-    line = fail("build", tmp_path, "-o", tmp_path / "model", preexec_fn=without_override)
+    line = fail("build", tmp_path, "-o", tmp_path / "model", command=[*UNPRIVILEGED, *COMMAND])
     assert f"{image}: no permission to read it" in line
     assert not (tmp_path / "model").exists()
 
