@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from asif_jax.selection import top_k
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +22,9 @@ class RelativeRepresentation:
 
     Attributes:
       values: [..., k] float32, the kept coordinates; unit length over the last axis, or all zero.
-      indices: [..., k] int32, the anchor of each coordinate, distinct within a row. A row that
-        resembles fewer than k anchors has value 0 in the surplus slots.
+      indices: [..., k] int32, the anchor of each coordinate, distinct within a row, in no
+        particular order. A row that resembles fewer than k anchors has value 0 in the surplus
+        slots.
       size: the number of anchors n, that is the length of the vectors; static.
     """
 
@@ -151,8 +154,9 @@ def project(
       ValueError: shapes that do not fit, or k outside 1..n.
 
     Example:
-      >>> project([1.0, 2.0], [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], k=2, p=1.0).indices.tolist()
-      [1, 0]
+      >>> r = project([1.0, 2.0], [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], k=2, p=1.0)
+      >>> sorted(r.indices.tolist())
+      [0, 1]
     """
     similarities = cosine_similarities(embeddings, anchors, normalized=normalized)
     n = similarities.shape[-1]
@@ -160,13 +164,11 @@ def project(
         raise ValueError(f"k must lie between 1 and the number of anchors: got k={k}, n={n}")
     # A bad embedding, not a bad anchor, makes its row NaN: anchors are shared by all rows.
     valid_row = jnp.all(jnp.isfinite(jnp.asarray(embeddings)), axis=-1, keepdims=True)
-    candidate = jnp.isfinite(similarities)
     if live is not None:
         live = jnp.asarray(live)
         if live.shape != (n,) or live.dtype != jnp.bool_:
             raise ValueError(f"live must be [{n}] bool: got {live.shape} {live.dtype}")
-        candidate &= live
-    kept, indices = jax.lax.top_k(jnp.where(candidate, similarities, -jnp.inf), k)
+    kept, indices = top_k(similarities, k, live=live)
     kept = jnp.where(jnp.isneginf(kept), 0.0, kept)
     values = normalize(power(kept, p, signed=signed))
     return RelativeRepresentation(jnp.where(valid_row, values, jnp.nan), indices, n)

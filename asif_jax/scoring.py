@@ -9,8 +9,10 @@ from jax.typing import ArrayLike
 
 from asif_jax.projection import RelativeRepresentation, check_same_anchors, normalize
 
-# Queries that share one table of anchors: a row of the table is then one 64-byte cache line.
-_QUERIES_PER_TABLE = 16
+# Measured on two cores, 256 queries by 1,000 items, k = 800, n = 1.57 million: 77, 54, 26, 52 and
+# 96 ms with 16, 32, 64, 128 and 256 queries to a table; an [n, 16] table takes 608 ms.
+_QUERIES_PER_TABLE = 64
+_FEW_QUERIES = 8
 
 
 @jax.jit
@@ -56,11 +58,29 @@ def similarity(queries: RelativeRepresentation, gallery: RelativeRepresentation)
 
 
 def _score_block(queries: RelativeRepresentation, gallery: RelativeRepresentation) -> Array:
-    """Scores a few queries, [b, m], by scattering them into an [n, b] table and gathering rows."""
-    columns = jnp.arange(queries.values.shape[0])[:, None]
-    table = jnp.zeros((queries.size, queries.values.shape[0]), queries.values.dtype)
-    table = table.at[queries.indices, columns].add(queries.values)
-    return jnp.sum(table[gallery.indices] * gallery.values[..., None], axis=-2).T
+    """Scores a few queries, [b, m], through a table of the anchors that they keep.
+
+    The anchors that some query keeps get rows of a small dense [rows, b] table; every other anchor
+    shares a row of zeros. A gallery item then adds up the rows of its anchors, and most of what it
+    reads lies in cache, however many anchors there are.
+    """
+    b, k = queries.values.shape
+    zeros = b * k
+    # Of the queries that keep an anchor one wins, and its slot becomes the anchor's row.
+    row_of_anchor = jnp.full(queries.size, zeros, jnp.int32)
+    row_of_anchor = row_of_anchor.at[queries.indices.reshape(-1)].set(jnp.arange(zeros))
+    table = jnp.zeros((zeros + 1, b), queries.values.dtype)
+    table = table.at[row_of_anchor[queries.indices], jnp.arange(b)[:, None]].add(queries.values)
+    rows = row_of_anchor[gallery.indices]
+    if b < _FEW_QUERIES:
+        return jnp.sum(table[rows] * gallery.values[..., None], axis=-2).T
+
+    def add(scores, item):
+        values, rows = item
+        return scores + values[:, None] * table[rows], None
+
+    start = jnp.zeros((gallery.values.shape[0], b), table.dtype)
+    return jax.lax.scan(add, start, (gallery.values.T, rows.T))[0].T
 
 
 @jax.jit

@@ -10,7 +10,7 @@ import pytest
 import asif_jax
 
 PACKAGE = Path(asif_jax.__file__).parent
-CORE = ("projection", "scoring", "anchors", "explain", "metrics", "tuning")
+CORE = ("projection", "selection", "scoring", "anchors", "explain", "metrics", "tuning")
 PARTS = ("encoders", "data", "store", "report")
 JOBS = ("embed", "evaluation", "demo", "predict", "cli")
 

@@ -24,7 +24,7 @@ def oracle_scores(queries, gallery):
 
 
 @pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize(("b", "m"), [(1, 1), (3, 5), (16, 7), (17, 40), (50, 2)])
+@pytest.mark.parametrize(("b", "m"), [(1, 1), (3, 5), (16, 7), (64, 3), (65, 40), (130, 2)])
 def test_similarity_matches_oracle(b, m, signed):
     queries = representations(1, b, signed=signed)
     gallery = representations(2, m, k=20, signed=signed)
@@ -33,7 +33,7 @@ def test_similarity_matches_oracle(b, m, signed):
     np.testing.assert_allclose(scores, oracle_scores(queries, gallery), atol=1e-6)
 
 
-@pytest.mark.parametrize("b", [0, 3, 20])
+@pytest.mark.parametrize("b", [0, 3, 20, 70])
 @pytest.mark.parametrize("m", [0, 4])
 def test_empty_batches(b, m):
     scores = asif.similarity(representations(1, b), representations(2, m))
@@ -52,7 +52,7 @@ def test_similarity_under_transforms():
     np.testing.assert_allclose(scanned.reshape(20, 5), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("b", [3, 20])
+@pytest.mark.parametrize("b", [3, 20, 70])
 def test_similarity_gradient(b):
     queries, gallery = representations(1, b), representations(2, 4)
     weights = np.random.default_rng(3).normal(size=[b, 4])
