@@ -2,8 +2,9 @@
 
 from asif_jax import anchors, metrics
 from asif_jax.anchors import Anchors, represent
+from asif_jax.cosine import normalize
 from asif_jax.explain import Explanation, explain
-from asif_jax.projection import RelativeRepresentation, normalize, project
+from asif_jax.projection import RelativeRepresentation, project
 from asif_jax.scoring import class_scores, classify, mean_prompts, rank, similarity
 
 __all__ = [

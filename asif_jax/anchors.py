@@ -14,7 +14,9 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from asif_jax.projection import RelativeRepresentation, normalize, project
+from asif_jax.cosine import normalize
+from asif_jax.nearest import DEFAULT_MEMORY
+from asif_jax.projection import RelativeRepresentation, project
 
 
 class Anchors(NamedTuple):
@@ -195,7 +197,7 @@ def remove(anchors: Anchors, slots: ArrayLike) -> Anchors:
     return anchors._replace(live=anchors.live.at[slots].set(False, mode="drop"))
 
 
-@functools.partial(jax.jit, static_argnames=("modality", "k", "signed"))
+@functools.partial(jax.jit, static_argnames=("modality", "k", "signed", "memory"))
 def represent(
     embeddings: ArrayLike,
     anchors: Anchors,
@@ -204,6 +206,7 @@ def represent(
     k: int = 800,
     p: ArrayLike = 8.0,
     signed: bool = False,
+    memory: int = DEFAULT_MEMORY,
 ) -> RelativeRepresentation:
     """Relative representation of embeddings with respect to a model: `project` on its live pairs.
 
@@ -214,6 +217,7 @@ def represent(
       k: how many similarities are kept, at most the capacity; static.
       p: the exponent, a real scalar.
       signed: keep negative similarities (see `project`).
+      memory: bytes that may be used beside the arguments and the result; static.
 
     Returns:
       [..., k] relative representations.
@@ -236,6 +240,7 @@ def represent(
         live=anchors.live,
         signed=signed,
         normalized=True,
+        memory=memory,
     )
 
 

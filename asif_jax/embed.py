@@ -12,9 +12,9 @@ import tqdm
 
 from asif_jax import anchors
 from asif_jax.anchors import check_finite
+from asif_jax.cosine import normalize
 from asif_jax.data import Pair, PairList, Skipped, open_image
 from asif_jax.encoders import Encoder
-from asif_jax.projection import normalize
 from asif_jax.store import EncoderRecord, Model, StoredPair
 from asif_jax.tuning import rule_of_thumb
 

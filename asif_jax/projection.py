@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from asif_jax.selection import top_k
+from asif_jax.cosine import normalize
+from asif_jax.nearest import DEFAULT_MEMORY, nearest_anchors
 
 
 @jax.tree_util.register_dataclass
@@ -22,9 +23,8 @@ class RelativeRepresentation:
 
     Attributes:
       values: [..., k] float32, the kept coordinates; unit length over the last axis, or all zero.
-      indices: [..., k] int32, the anchor of each coordinate, distinct within a row, in no
-        particular order. A row that resembles fewer than k anchors has value 0 in the surplus
-        slots.
+      indices: [..., k] int32, the anchor of each coordinate, ascending within a row. A row that
+        resembles fewer than k anchors has value 0 in the surplus slots.
       size: the number of anchors n, that is the length of the vectors; static.
     """
 
@@ -54,74 +54,7 @@ def check_same_anchors(first: RelativeRepresentation, second: RelativeRepresenta
         )
 
 
-def normalize(vectors: ArrayLike) -> Array:
-    """Scales vectors to unit length; a zero vector stays zero.
-
-    Args:
-      vectors: [..., d] real.
-
-    Returns:
-      [..., d] float32 (float64 for float64 input) of unit Euclidean norm over the last axis. A row
-      with a non-finite entry becomes NaN, that row only.
-
-    Example:
-      >>> normalize([[3.0, 4.0], [0.0, 0.0]]).tolist()
-      [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
-    """
-    vectors = jnp.asarray(vectors)
-    vectors = vectors.astype(jnp.promote_types(vectors.dtype, jnp.float32))
-    # Dividing by the largest entry first keeps the squares from over- and underflowing.
-    largest = jnp.max(jnp.abs(vectors), axis=-1, keepdims=True, initial=0.0)
-    # The negation lets NaN through, so that a bad row stays visibly bad.
-    nonzero = ~(largest < jnp.finfo(vectors.dtype).tiny)
-    scaled = vectors / jnp.where(nonzero, jax.lax.stop_gradient(largest), 1.0)
-    squared_norm = jnp.sum(jnp.where(nonzero, scaled, 1.0) ** 2, axis=-1, keepdims=True)
-    return jnp.where(nonzero, scaled * jax.lax.rsqrt(squared_norm), 0.0)
-
-
-def cosine_similarities(
-    embeddings: ArrayLike, anchors: ArrayLike, *, normalized: bool = False
-) -> Array:
-    """Cosine similarity of every embedding to every anchor: the dense relative representation.
-
-    Args:
-      embeddings: [..., d] real.
-      anchors: [n, d] real; in bfloat16 the embeddings are rounded to bfloat16 too and the products
-        accumulate in float32.
-      normalized: the anchors are unit vectors already, which saves a pass over them.
-
-    Returns:
-      [..., n] float32 similarities, s_i = <x, a_i> / (|x| |a_i|). Zero vectors have similarity 0.
-
-    Raises:
-      ValueError: the dimensions of embeddings and anchors differ.
-
-    Example:
-      >>> cosine_similarities([3.0, 0.0], [[1.0, 0.0], [0.0, 2.0]]).tolist()
-      [1.0, 0.0]
-    """
-    embeddings, anchors = jnp.asarray(embeddings), jnp.asarray(anchors)
-    if embeddings.ndim < 1 or anchors.ndim != 2 or embeddings.shape[-1] != anchors.shape[-1]:
-        raise ValueError(
-            "embeddings [..., d] and anchors [n, d] must share d: "
-            f"got embeddings {embeddings.shape} and anchors {anchors.shape}"
-        )
-    anchors = anchors if normalized else normalize(anchors).astype(_floating(anchors))
-    return jnp.einsum(
-        "...d,nd->...n",
-        normalize(embeddings).astype(anchors.dtype),
-        anchors,
-        # float32 means float32 on accelerators too; bfloat16 anchors are the way to ask for speed.
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=jnp.promote_types(anchors.dtype, jnp.float32),
-    )
-
-
-def _floating(array: Array) -> jnp.dtype:
-    return array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.dtype(jnp.float32)
-
-
-@functools.partial(jax.jit, static_argnames=("k", "signed", "normalized"))
+@functools.partial(jax.jit, static_argnames=("k", "signed", "normalized", "memory"))
 def project(
     embeddings: ArrayLike,
     anchors: ArrayLike,
@@ -131,6 +64,7 @@ def project(
     live: ArrayLike | None = None,
     signed: bool = False,
     normalized: bool = False,
+    memory: int = DEFAULT_MEMORY,
 ) -> RelativeRepresentation:
     """Relative representation of embeddings with respect to the anchors of their own modality.
 
@@ -143,7 +77,9 @@ def project(
       p: the exponent, a real scalar; traced, so that sweeping it compiles nothing.
       live: [n] bool, false for anchors that are removed or not yet filled; all live by default.
       signed: keep negative similarities, as sign(s) |s|^p, which are clipped to zero otherwise.
-      normalized: the anchors are unit vectors already, which saves a pass over them.
+      normalized: the anchors are unit vectors already, which saves a copy of them.
+      memory: bytes that may be used beside the arguments and the result (of one call, before any
+        vmap); static. Large batches are then projected in parts.
 
     Returns:
       The relative representations, [..., k] values and indices. With fewer than k live anchors the
@@ -151,27 +87,55 @@ def project(
       non-finite anchor is never selected.
 
     Raises:
-      ValueError: shapes that do not fit, or k outside 1..n.
+      ValueError: shapes that do not fit, k outside 1..n, or too little memory for the k best.
 
     Example:
       >>> r = project([1.0, 2.0], [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], k=2, p=1.0)
       >>> sorted(r.indices.tolist())
       [0, 1]
     """
-    similarities = cosine_similarities(embeddings, anchors, normalized=normalized)
-    n = similarities.shape[-1]
-    if not 1 <= k <= n:
-        raise ValueError(f"k must lie between 1 and the number of anchors: got k={k}, n={n}")
+    kept, indices = nearest_anchors(
+        embeddings, anchors, k, live=live, normalized=normalized, memory=memory
+    )
+    return represent_nearest(
+        embeddings, kept, indices, size=jnp.asarray(anchors).shape[0], p=p, signed=signed
+    )
+
+
+def represent_nearest(
+    embeddings: ArrayLike,
+    similarities: Array,
+    indices: Array,
+    *,
+    size: int,
+    p: ArrayLike = 8.0,
+    signed: bool = False,
+) -> RelativeRepresentation:
+    """Relative representation of embeddings whose k nearest anchors are known.
+
+    ASIF, section 3, from the power on: r = normalize(s^p) over the kept similarities s.
+
+    Args:
+      embeddings: [..., d] real, the embeddings.
+      similarities: [..., k] float, those of each to its nearest anchors; -inf in surplus slots.
+      indices: [..., k] int32, the anchors.
+      size: the number of anchors n.
+      p: the exponent, a real scalar.
+      signed: keep negative similarities (see `project`).
+
+    Returns:
+      [..., k] relative representations.
+
+    Example:
+      >>> kept, indices = jnp.array([0.6, 0.8]), jnp.array([1, 5])
+      >>> represent_nearest(jnp.ones(3), kept, indices, size=9, p=1.0).values.round(3).tolist()
+      [0.6000000238418579, 0.800000011920929]
+    """
+    kept = jnp.where(jnp.isneginf(similarities), 0.0, similarities)
+    values = normalize(power(kept, p, signed=signed))
     # A bad embedding, not a bad anchor, makes its row NaN: anchors are shared by all rows.
     valid_row = jnp.all(jnp.isfinite(jnp.asarray(embeddings)), axis=-1, keepdims=True)
-    if live is not None:
-        live = jnp.asarray(live)
-        if live.shape != (n,) or live.dtype != jnp.bool_:
-            raise ValueError(f"live must be [{n}] bool: got {live.shape} {live.dtype}")
-    kept, indices = top_k(similarities, k, live=live)
-    kept = jnp.where(jnp.isneginf(kept), 0.0, kept)
-    values = normalize(power(kept, p, signed=signed))
-    return RelativeRepresentation(jnp.where(valid_row, values, jnp.nan), indices, n)
+    return RelativeRepresentation(jnp.where(valid_row, values, jnp.nan), indices, size)
 
 
 def power(similarities: Array, p: ArrayLike, *, signed: bool = False) -> Array:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from asif_jax.projection import RelativeRepresentation, check_same_anchors, normalize
+from asif_jax.cosine import normalize
+from asif_jax.projection import RelativeRepresentation, check_same_anchors
 
 # Measured on two cores, 256 queries by 1,000 items, k = 800, n = 1.57 million: 77, 54, 26, 52 and
 # 96 ms with 16, 32, 64, 128 and 256 queries to a table; an [n, 16] table takes 608 ms.

@@ -8,6 +8,8 @@ ASIF needs the set of the k largest, not their order. Two exact reductions find 
   a heap of k = 800, is many times slower on CPUs, and GPUs have no fast top-k of that size.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -27,21 +29,40 @@ def top_k(values: Array, k: int, *, live: Array | None = None) -> tuple[Array, A
       live: [n] bool, false for entries that must not be selected; all live by default.
 
     Returns:
-      [..., k] values and [..., k] int32 distinct indices, in no particular order; the set of
-      indices is the same on every path and backend. With fewer than k live entries the surplus
-      are dead ones, of value -inf, by the lower index.
+      [..., k] values and [..., k] int32 indices, ascending in index, and the same on every path
+      and backend. With fewer than k live entries the surplus are dead ones, of value -inf, by the
+      lower index.
 
     Example:
-      >>> sorted(top_k(jnp.array([3.0, 1.0, 3.0, 3.0]), 2)[1].tolist())
+      >>> top_k(jnp.array([3.0, 1.0, 3.0, 3.0]), 2)[1].tolist()
       [0, 2]
     """
     *batch, n = values.shape
     rows = values.reshape(-1, n)
     indices = _top_k_indices(jax.lax.stop_gradient(rows), k, live)
-    kept = _alive(
-        jnp.take_along_axis(rows, indices, axis=-1), None if live is None else live[indices]
-    )
+    kept = jnp.take_along_axis(rows, indices, axis=-1)
+    kept = _alive(kept, None if live is None else live[indices])
     return kept.reshape(*batch, k), indices.reshape(*batch, k)
+
+
+def merge(values: Array, indices: Array, k: int) -> tuple[Array, Array]:
+    """The k best of candidates that were selected from several parts.
+
+    Args:
+      values: [..., m] float, -inf for dead candidates.
+      indices: [..., m] int32, ascending.
+      k: at most m; static.
+
+    Returns:
+      [..., k] values and [..., k] int32 indices, as `top_k` of all the parts together would give
+      if every part contributed its k best.
+
+    Example:
+      >>> merge(jnp.array([2.0, 1.0, 3.0]), jnp.array([4, 7, 9]), 2)[1].tolist()
+      [4, 9]
+    """
+    kept, slots = top_k(values, k)
+    return kept, jnp.take_along_axis(indices, slots, axis=-1)
 
 
 def _top_k_indices(rows: Array, k: int, live: Array | None) -> Array:
@@ -49,7 +70,7 @@ def _top_k_indices(rows: Array, k: int, live: Array | None) -> Array:
     if rows.dtype != jnp.float32 or rows.shape[-1] <= _SHORT:
         rows = _alive(rows, live)
         tiny = jnp.finfo(rows.dtype).tiny
-        return jax.lax.top_k(jnp.where(jnp.abs(rows) < tiny, 0.0, rows), k)[1]
+        return jnp.sort(jax.lax.top_k(jnp.where(jnp.abs(rows) < tiny, 0.0, rows), k)[1], axis=-1)
     return _by_blocks(rows, k, live)
 
 
@@ -90,20 +111,20 @@ def _windows(row: Array, start: Array) -> Array:
 
 def _maxima(rows: Array, live: Array | None) -> Array:
     """Largest live entry of each block, [b, blocks]: the one pass over everything."""
-    # [128, 131072] on two cores: 2.5 ms with a minimum, 21 ms with a select before the maximum.
-    maxima = _window_maxima(
-        rows if live is None else jnp.minimum(rows, jnp.where(live, jnp.inf, -jnp.inf))
-    )
-    # Non-finite entries show in the maxima, and are rare enough for a second pass.
-    bad = jnp.any(jnp.isnan(maxima) | (maxima == jnp.inf))
-    return jax.lax.cond(bad, lambda: _window_maxima(_alive(rows, live)), lambda: maxima)
+    n = rows.shape[-1]
+    full = n - n % _BLOCK
 
+    def members(part: slice) -> Array:
+        return _alive(rows[:, part], None if live is None else live[part])
 
-def _window_maxima(rows: Array) -> Array:
-    window, missing = (1, _BLOCK), -rows.shape[-1] % _BLOCK
-    return jax.lax.reduce_window(
-        rows, -jnp.inf, jax.lax.max, window, window, ((0, 0), (0, missing))
+    # Maxima over strided slices run as one loop without a copy; a select before a reduction does
+    # not: 6 against 50 ms for [32, 1572864] on two cores.
+    maxima = functools.reduce(
+        jnp.maximum, [members(slice(first, full, _BLOCK)) for first in range(_BLOCK)]
     )
+    if full == n:
+        return maxima
+    return jnp.concatenate([maxima, members(slice(full, n)).max(axis=-1, keepdims=True)], axis=-1)
 
 
 def _largest(keys: Array, k: int) -> Array:

@@ -21,7 +21,7 @@ import numpy as np
 import tyro
 
 import asif_jax as asif
-from asif_jax.projection import cosine_similarities
+from asif_jax.cosine import cosine_similarities
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,17 @@ import pytest
 import asif_jax
 
 PACKAGE = Path(asif_jax.__file__).parent
-CORE = ("projection", "selection", "scoring", "anchors", "explain", "metrics", "tuning")
+CORE = (
+    "cosine",
+    "selection",
+    "nearest",
+    "projection",
+    "scoring",
+    "anchors",
+    "explain",
+    "metrics",
+    "tuning",
+)
 PARTS = ("encoders", "data", "store", "report")
 JOBS = ("embed", "evaluation", "demo", "predict", "cli")
 
