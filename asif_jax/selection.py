@@ -97,11 +97,13 @@ def _by_blocks(rows: Array, k: int, live: Array | None = None) -> Array:
     # The last block may reach beyond the end; it is then read from further left.
     start = jnp.minimum(first, n - _BLOCK)
     members = jax.vmap(_windows)(rows, start)
-    index = start[:, :, None] + jnp.arange(_BLOCK, dtype=_INT)
-    here = index >= first[:, :, None]
-    members = _alive(members, here if live is None else here & live[index])
+    dead = None if live is None else ~_windows(live, start.reshape(-1)).reshape(members.shape)
+    if n % _BLOCK:
+        outside = jnp.arange(_BLOCK) < (first - start)[:, :, None]
+        dead = outside if dead is None else outside | dead
+    members = _alive(members, None if dead is None else ~dead)
     kept = _largest(_ordered_keys(members.reshape(-1, k * _BLOCK)), k)
-    return jnp.take_along_axis(index.reshape(-1, k * _BLOCK), kept, axis=1)
+    return jnp.take_along_axis(start, kept // _BLOCK, axis=-1) + kept % _BLOCK
 
 
 def _windows(row: Array, start: Array) -> Array:
@@ -129,6 +131,8 @@ def _maxima(rows: Array, live: Array | None) -> Array:
 
 def _largest(keys: Array, k: int) -> Array:
     """Indices of the k largest of each row, [b, k] ascending, equals by the lower index."""
+    # Stored once, not computed again by each pass over them.
+    keys = jax.lax.optimization_barrier(keys)
     threshold = _kth_largest(keys, k)[:, None, None]
     missing = -keys.shape[-1] % _WORD
     words = jnp.pad(keys, ((0, 0), (0, missing)), constant_values=jnp.iinfo(_INT).min)
@@ -180,12 +184,11 @@ def _kth_largest(keys: Array, k: int) -> Array:
     """A threshold for each row, [b]: at least k keys reach it, fewer than k exceed it or exactly k.
 
     Invariant: `low` is reached by at least k keys, `high + 1` by fewer. Interpolating between the
-    logarithms of the two counts finds the tail of a smooth distribution in a few passes; every
-    third step halves the interval, which bounds the passes for any other.
+    logarithms of the two counts brackets the tail of a smooth distribution in a few passes; every
+    fourth pass cuts the interval of keys in three, which bounds the passes for any other.
     """
-    rows, n = keys.shape
-    low, high = jnp.min(keys, axis=-1), jnp.max(keys, axis=-1)
-    state = low, high, jnp.full(rows, n, _INT), jnp.zeros(rows, _INT), _INT(0)
+    low, high = _bounds(keys, k)
+    state = low, high, _counts(keys, low, low)[0], jnp.zeros_like(low), _INT(1)
 
     def unfinished(state):
         low, high, count_low, _, _ = state
@@ -193,21 +196,62 @@ def _kth_largest(keys: Array, k: int) -> Array:
 
     def narrow(state):
         low, high, count_low, count_high, step = state
-        width = high.astype(jnp.uint32) - low.astype(jnp.uint32)
-        logs = [jnp.log(jnp.maximum(c, 0.5)) for c in (count_low, _INT(k), count_high)]
-        share = jnp.where(step % 3 == 2, 0.5, (logs[0] - logs[1]) / (logs[0] - logs[2]))
-        offset = jnp.clip(share, 0.0, 1.0) * width.astype(jnp.float32)
-        offset = jnp.clip(offset.astype(jnp.uint32), 1, jnp.maximum(width, 1))
-        middle = (low.astype(jnp.uint32) + offset).astype(_INT)
-        count = jnp.sum(keys >= middle[:, None], axis=-1, dtype=_INT)
-        finished = (count_low == k) | (low >= high)
-        raise_low, lower_high = ~finished & (count >= k), ~finished & (count < k)
-        return (
-            jnp.where(raise_low, middle, low),
-            jnp.where(lower_high, middle - 1, high),
-            jnp.where(raise_low, count, count_low),
-            jnp.where(lower_high, count, count_high),
-            step + 1,
-        )
+        thirds, between = _thirds(low, high), _interpolate(low, high, count_low, count_high, k)
+        cut = step % 4 == 3
+        probes = [jnp.where(cut, *pair) for pair in zip(thirds, between, strict=True)]
+        for probe, count in zip(probes, _counts(keys, *probes), strict=True):
+            inside = (low < probe) & (probe <= high) & (count_low != k)
+            raised, lowered = inside & (count >= k), inside & (count < k)
+            low, count_low = jnp.where(raised, probe, low), jnp.where(raised, count, count_low)
+            high = jnp.where(lowered, probe - 1, high)
+            count_high = jnp.where(lowered, count, count_high)
+        return low, high, count_low, count_high, step + 1
 
     return jax.lax.while_loop(unfinished, narrow, state)[0]
+
+
+def _bounds(keys: Array, k: int) -> tuple[Array, Array]:
+    """Bounds of the k-th largest: the least of the maxima of k groups of keys, and the maximum."""
+    size = keys.shape[-1] // k
+    maxima = functools.reduce(
+        jnp.maximum, [keys[:, first : size * k : size] for first in range(size)]
+    )
+    high = jnp.max(keys[:, size * k :], axis=-1, initial=jnp.iinfo(_INT).min)
+    return jnp.min(maxima, axis=-1), jnp.maximum(high, jnp.max(maxima, axis=-1))
+
+
+def _counts(keys: Array, *thresholds: Array) -> tuple[Array, ...]:
+    """How many keys of each row reach each threshold, in one pass."""
+    reached = [(keys >= threshold[:, None]).astype(_INT) for threshold in thresholds]
+    zeros = [_INT(0)] * len(reached)
+    # One reduction of a pair runs twice as fast as two reductions, or even as one of them.
+    return jax.lax.reduce(reached, zeros, functools.partial(jax.tree.map, jnp.add), (1,))
+
+
+def _thirds(low: Array, high: Array) -> tuple[Array, Array]:
+    start = low.astype(jnp.uint32)
+    third = jnp.maximum((high.astype(jnp.uint32) - start) // 3, 1)
+    return (start + third).astype(_INT), (start + 2 * third).astype(_INT)
+
+
+def _interpolate(
+    low: Array, high: Array, count_low: Array, count_high: Array, k: int
+) -> tuple[Array, Array]:
+    """Two keys in the interval that about k, some more and some less, should reach."""
+    margin = (count_low - count_high) / 8
+    log_low, log_high = (jnp.log(jnp.maximum(c, 0.5)) for c in (count_low, count_high))
+    smallest, largest = (_float_of_key(key) for key in (low, high))
+
+    def key_reached_by(count: Array) -> Array:
+        share = (log_low - jnp.log(jnp.clip(count, 0.5, count_low))) / (log_low - log_high)
+        share = jnp.clip(share, 0.0, 1.0)
+        value = (1.0 - share) * smallest + share * largest
+        return jnp.clip(_ordered_keys(value), low + 1, high)
+
+    return key_reached_by(k + margin), key_reached_by(k - margin)
+
+
+def _float_of_key(key: Array) -> Array:
+    """The finite float32 of this order."""
+    value = jax.lax.bitcast_convert_type(key ^ ((key >> 31) & _INT(0x7FFFFFFF)), jnp.float32)
+    return jnp.maximum(value, jnp.finfo(jnp.float32).min)
