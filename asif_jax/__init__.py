@@ -1,6 +1,6 @@
 """ASIF in JAX: multimodal models without training."""
 
-from asif_jax import anchors, metrics
+from asif_jax import anchors, metrics, sharding
 from asif_jax.anchors import Anchors, represent
 from asif_jax.cosine import normalize
 from asif_jax.explain import Explanation, explain
@@ -21,5 +21,6 @@ __all__ = [
     "project",
     "rank",
     "represent",
+    "sharding",
     "similarity",
 ]

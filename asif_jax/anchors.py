@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from asif_jax.cosine import normalize
@@ -62,14 +63,7 @@ def create(
       [True, False]
     """
     arrays = {modality: np.asarray(array) for modality, array in embeddings.items()}
-    shapes = {modality: array.shape for modality, array in arrays.items()}
-    if not arrays or any(len(shape) != 2 for shape in shapes.values()):
-        raise ValueError(f"embeddings must map each modality to an [n, d] array: got {shapes}")
-    if len({shape[0] for shape in shapes.values()}) > 1:
-        raise ValueError(f"every modality must hold the same number of pairs: got {shapes}")
-    count = next(iter(shapes.values()))[0]
-    if count == 0:
-        raise ValueError(f"a model needs at least one pair: got {shapes}")
+    count = check_pairs({modality: array.shape for modality, array in arrays.items()})
     for modality, array in arrays.items():
         check_finite(array, name=f"{modality} embeddings")
     units = {modality: normalize(array).astype(dtype) for modality, array in arrays.items()}
@@ -77,12 +71,39 @@ def create(
     return full if capacity is None else grow(full, capacity=capacity)
 
 
-def check_finite(array: np.ndarray, *, name: str) -> None:
+def check_pairs(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Refuses embeddings that cannot be those of one set of pairs.
+
+    Args:
+      shapes: modality name -> shape of its embeddings.
+
+    Returns:
+      The number of pairs.
+
+    Raises:
+      ValueError: no modality, no pair, or differing numbers of pairs.
+
+    Example:
+      >>> check_pairs({"image": (5, 3), "text": (5, 2)})
+      5
+    """
+    if not shapes or any(len(shape) != 2 for shape in shapes.values()):
+        raise ValueError(f"embeddings must map each modality to an [n, d] array: got {shapes}")
+    counts = {shape[0] for shape in shapes.values()}
+    if len(counts) > 1:
+        raise ValueError(f"every modality must hold the same number of pairs: got {shapes}")
+    if counts == {0}:
+        raise ValueError(f"a model needs at least one pair: got {shapes}")
+    return counts.pop()
+
+
+def check_finite(array: np.ndarray, *, name: str, first: int = 0) -> None:
     """Refuses NaN and infinity where arrays enter from outside.
 
     Args:
       array: [n, d] real, on the host.
       name: what the array is, for the message.
+      first: what to call its first row.
 
     Raises:
       ValueError: some row is not finite; names the first and counts them.
@@ -94,7 +115,7 @@ def check_finite(array: np.ndarray, *, name: str) -> None:
     if bad.size:
         raise ValueError(
             f"{name} {array.shape} hold NaN or infinity in {bad.size} of {len(array)} rows, "
-            f"the first being row {bad[0]}"
+            f"the first being row {first + bad[0]}"
         )
 
 
@@ -143,7 +164,8 @@ def insert(anchors: Anchors, embeddings: Mapping[str, ArrayLike]) -> tuple[Ancho
       [1]
     """
     units, valid = _checked_rows(anchors, embeddings)
-    (free,) = jnp.nonzero(~anchors.live, size=valid.shape[0], fill_value=anchors.capacity)
+    live = _gathered(anchors.live)
+    (free,) = jnp.nonzero(~live, size=valid.shape[0], fill_value=anchors.capacity)
     # The j-th valid pair takes the j-th free slot.
     order = jnp.cumsum(valid) - 1
     slots = jnp.where(valid, free[order], anchors.capacity).astype(jnp.int32)
@@ -194,7 +216,7 @@ def remove(anchors: Anchors, slots: ArrayLike) -> Anchors:
       [False, True]
     """
     slots = _ignore_outside(jnp.asarray(slots), anchors.capacity)
-    return anchors._replace(live=anchors.live.at[slots].set(False, mode="drop"))
+    return anchors._replace(live=_set(anchors.live, slots, False))
 
 
 @functools.partial(jax.jit, static_argnames=("modality", "k", "signed", "memory"))
@@ -230,11 +252,9 @@ def represent(
       >>> represent([0.1, 0.9], model, modality="image", k=1).indices.tolist()
       [1]
     """
-    if modality not in anchors.embeddings:
-        raise ValueError(f"no modality {modality!r} among {sorted(anchors.embeddings)}")
     return project(
         embeddings,
-        anchors.embeddings[modality],
+        embeddings_of(anchors, modality),
         k=k,
         p=p,
         live=anchors.live,
@@ -242,6 +262,28 @@ def represent(
         normalized=True,
         memory=memory,
     )
+
+
+def embeddings_of(anchors: Anchors, modality: str) -> Array:
+    """The embeddings of all slots in one modality.
+
+    Args:
+      anchors: a model.
+      modality: its name.
+
+    Returns:
+      [capacity, d] float32 or bfloat16 unit vectors.
+
+    Raises:
+      ValueError: the model has no such modality.
+
+    Example:
+      >>> embeddings_of(create({"image": [[0.0, 2.0]]}), "image").tolist()
+      [[0.0, 1.0]]
+    """
+    if modality not in anchors.embeddings:
+        raise ValueError(f"no modality {modality!r} among {sorted(anchors.embeddings)}")
+    return anchors.embeddings[modality]
 
 
 def _checked_rows(
@@ -263,10 +305,21 @@ def _checked_rows(
 
 def _write(anchors: Anchors, slots: Array, units: Mapping[str, Array]) -> Anchors:
     slots = _ignore_outside(slots, anchors.capacity)
-    embeddings = {
-        m: array.at[slots].set(units[m], mode="drop") for m, array in anchors.embeddings.items()
-    }
-    return Anchors(embeddings, anchors.live.at[slots].set(True, mode="drop"))
+    embeddings = {m: _set(array, slots, units[m]) for m, array in anchors.embeddings.items()}
+    return Anchors(embeddings, _set(anchors.live, slots, True))
+
+
+def _set(array: Array, slots: Array, values: ArrayLike) -> Array:
+    # Over explicit mesh axes JAX asks how the result is split: as it was.
+    return array.at[slots].set(values, mode="drop", out_sharding=jax.typeof(array).sharding)
+
+
+def _gathered(array: Array) -> Array:
+    """Over explicit mesh axes, the whole array on every device; JAX does so itself elsewhere."""
+    sharding = jax.typeof(array).sharding
+    if all(axis is None for axis in sharding.spec):
+        return array
+    return jax.reshard(array, sharding.update(spec=PartitionSpec()))
 
 
 def _ignore_outside(slots: Array, capacity: int) -> Array:

@@ -6,6 +6,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 
+@jax.jit
 def normalize(vectors: ArrayLike) -> Array:
     """Scales vectors to unit length; a zero vector stays zero.
 

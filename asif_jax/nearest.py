@@ -58,7 +58,7 @@ def nearest_anchors(
       [0]
     """
     embeddings, anchors = jnp.asarray(embeddings), jnp.asarray(anchors)
-    live = _checked(embeddings, anchors, k, live)
+    live = check_nearest(embeddings, anchors, k, live)
     *batch, d = embeddings.shape
     rows = embeddings.reshape(-1, d)
     queries, block = _plan(rows.shape, anchors, k, normalized, memory)
@@ -72,7 +72,23 @@ def nearest_anchors(
     return values.reshape(*batch, k), indices.reshape(*batch, k)
 
 
-def _checked(embeddings: Array, anchors: Array, k: int, live: ArrayLike | None) -> Array | None:
+def check_nearest(
+    embeddings: Array, anchors: Array, k: int, live: ArrayLike | None
+) -> Array | None:
+    """Refuses arguments of `nearest_anchors` that do not fit each other.
+
+    Args:
+      embeddings: [..., d].
+      anchors: [n, d].
+      k: 1..n.
+      live: [n] bool, or None.
+
+    Returns:
+      `live` as an array, or None.
+
+    Raises:
+      ValueError: one of these does not hold.
+    """
     if embeddings.ndim < 1 or anchors.ndim != 2 or embeddings.shape[-1] != anchors.shape[-1]:
         raise ValueError(
             "embeddings [..., d] and anchors [n, d] must share d: "

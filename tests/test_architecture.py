@@ -15,6 +15,7 @@ CORE = (
     "selection",
     "nearest",
     "projection",
+    "sharding",
     "scoring",
     "anchors",
     "explain",
