@@ -1,6 +1,6 @@
 """ASIF in JAX: multimodal models without training."""
 
-from asif_jax import anchors, metrics, sharding
+from asif_jax import anchors, approximate, metrics, sharding
 from asif_jax.anchors import Anchors, represent
 from asif_jax.cosine import normalize
 from asif_jax.explain import Explanation, explain
@@ -12,6 +12,7 @@ __all__ = [
     "Explanation",
     "RelativeRepresentation",
     "anchors",
+    "approximate",
     "class_scores",
     "classify",
     "explain",

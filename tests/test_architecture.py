@@ -16,6 +16,7 @@ CORE = (
     "nearest",
     "projection",
     "sharding",
+    "approximate",
     "scoring",
     "anchors",
     "explain",
