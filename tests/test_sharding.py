@@ -1,4 +1,5 @@
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -222,9 +223,11 @@ def test_two_processes_equal_one(tmp_path):
         free.bind(("localhost", 0))
         coordinator = f"localhost:{free.getsockname()[1]}"
     program = Path(__file__).with_name("two_processes.py")
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     running = [
         subprocess.Popen(
             [sys.executable, program, str(index), coordinator, tmp_path],
+            env=environment,
             stderr=subprocess.PIPE,
             text=True,
         )

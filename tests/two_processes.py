@@ -1,11 +1,8 @@
 """One of the two processes that test_sharding.py starts: INDEX COORDINATOR DIRECTORY."""
 
 import json
-import os
 import sys
 from pathlib import Path
-
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
 import jax
 import numpy as np
