@@ -200,4 +200,4 @@ def _read_window(path: Path, start: int, view: _View) -> np.ndarray:
     if len(data) != _reach(view):
         raise ValueError(f"{path} was cut short after it was opened")
     strides = [stride * dtype.itemsize for stride in view.strides]
-    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(data, view.shape, strides))
+    return np.asarray(np.lib.stride_tricks.as_strided(data, view.shape, strides), order="C")

@@ -52,7 +52,7 @@ def weight_files(path: Path) -> tuple[Path, ...]:
 def _indexed_files(index: Path) -> tuple[Path, ...]:
     try:
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (KeyError, AttributeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{index} is no index of weights: {error!r}") from error
     for name in names:
         if name != Path(name).name or not (index.parent / name).is_file():
