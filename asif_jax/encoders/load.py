@@ -10,7 +10,8 @@ from pathlib import Path
 from asif_jax.encoders import efficientnet_lite
 from asif_jax.encoders.bert import load_bert
 from asif_jax.encoders.encoder import Encoder, pure
-from asif_jax.encoders.preprocess import squares, tokenizer
+from asif_jax.encoders.image_processing import squares
+from asif_jax.encoders.preprocess import tokenizer
 from asif_jax.encoders.weights import fingerprint
 
 

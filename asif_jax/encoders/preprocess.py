@@ -1,4 +1,4 @@
-"""From PIL images and strings to the arrays that encoders take."""
+"""From strings to the arrays that encoders take."""
 
 import json
 import os
@@ -6,30 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 # Texts are padded to one of these lengths, so that few programs are compiled.
 _LENGTHS = (16, 32, 64, 128, 256, 512)
 _QUIET = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
-
-
-def squares(images: Sequence[Image.Image], *, resolution: int) -> np.ndarray:
-    """Every image whole, stretched to a square.
-
-    EfficientNet was evaluated on the central part of each image. A caption speaks of all of it,
-    and retrieval by captions is better so.
-
-    Args:
-      images: RGB images.
-      resolution: side of the square, in pixels.
-
-    Returns:
-      [batch, resolution, resolution, 3] uint8, resized bicubically.
-    """
-    size = (resolution, resolution)
-    return np.stack(
-        [np.asarray(image.resize(size, Image.Resampling.BICUBIC), np.uint8) for image in images]
-    )
 
 
 def tokenizer(directory: Path) -> tuple[Callable[[Sequence[str]], dict[str, np.ndarray]], int]:

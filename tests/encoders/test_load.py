@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from asif_jax import encoders
-from asif_jax.encoders import preprocess
 
 HAPPY = ["That is a happy person", "That is a very happy person", "Today is a sunny day"]
 
@@ -86,17 +85,6 @@ def test_unknown_encoders_are_named(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({}))
     with pytest.raises(ValueError, match=r"tokenizer\.json is missing"):
         encoders.load(tmp_path)
-
-
-def test_squares_keep_the_whole_image():
-    image = Image.new("RGB", (60, 20), "white")
-    image.paste((255, 0, 0), (0, 0, 20, 20))
-    image.paste((0, 0, 255), (40, 0, 60, 20))
-    pixels = preprocess.squares([image, image], resolution=30)
-    assert pixels.shape == (2, 30, 30, 3)
-    assert pixels.dtype == np.uint8
-    assert pixels[0, 15, 2].tolist() == [255, 0, 0]
-    assert pixels[0, 15, -3].tolist() == [0, 0, 255]
 
 
 def test_tokenizing_says_nothing_of_pytorch(installed_encoder):
