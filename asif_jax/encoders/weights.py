@@ -191,6 +191,27 @@ def _listed(names: Sequence[str]) -> str:
     return f"the tensor{'s' * (len(names) > 1)} {', '.join(names[:3])}{others}"
 
 
+def published_name(path: _Path, names: Mapping[str, str], *, layer: str) -> str:
+    """Name of a parameter in a published checkpoint, by the name of its module or its own.
+
+    Args:
+      path: in the module; the parameters of layer i lie under (list, i).
+      names: module or lone parameter -> its name in the checkpoint, within a layer if it is in one.
+      layer: what the checkpoint calls the list of layers.
+
+    Returns:
+      The tensor's name.
+
+    Example:
+      >>> published_name(("blocks", 3, "up", "kernel"), {"up": "fc1"}, layer="encoder.layer")
+      'encoder.layer.3.fc1.weight'
+    """
+    prefix = f"{layer}.{path[1]}." if len(path) > 2 and isinstance(path[1], int) else ""
+    if path[-1] in names:
+        return prefix + names[path[-1]]
+    return f"{prefix}{names[path[-2]]}.{'bias' if path[-1] == 'bias' else 'weight'}"
+
+
 def _from_torch(kernel: np.ndarray) -> np.ndarray:
     """[out, in] -> [in, out] and [out, in, h, w] -> [h, w, in, out]."""
     return kernel.T if kernel.ndim == 2 else kernel.transpose(2, 3, 1, 0)
