@@ -1,15 +1,12 @@
 """Frozen encoders in Flax, and the readers of their published weights."""
 
-from asif_jax.encoders.bert import BertConfig, SentenceBert
 from asif_jax.encoders.efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
 from asif_jax.encoders.encoder import Encoder
 from asif_jax.encoders.load import load
 
 __all__ = [
-    "BertConfig",
     "EfficientNetLite",
     "EfficientNetLiteConfig",
     "Encoder",
-    "SentenceBert",
     "load",
 ]

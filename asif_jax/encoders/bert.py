@@ -1,115 +1,73 @@
-"""BERT as a sentence encoder: mean of the token vectors, unit length.
+"""BERT, the architecture of MiniLM, BGE, E5, GTE and many other sentence encoders.
 
-Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", 2018; Reimers and Gurevych,
-"Sentence-BERT", 2019 (mean pooling).
+Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding",
+NAACL 2019.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
-from asif_jax.encoders.weights import read_tensors, with_weights
+from asif_jax.encoders.post_norm import PostNormBlock, PostNormConfig, published_name
+from asif_jax.encoders.pre_norm import layer_norm
+
+# What published checkpoints hold beyond the transformer.
+UNUSED = ("pooler.*", "cls.*", "classifier.*", "qa_outputs.*", "embeddings.position_ids")
 
 
-@dataclasses.dataclass(frozen=True)
-class BertConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BertConfig(PostNormConfig):
     """The sizes of a BERT, by the names of its config.json."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
     type_vocab_size: int
-    layer_norm_eps: float
 
-    @classmethod
-    def from_mapping(cls, config: Mapping[str, Any]) -> "BertConfig":
-        """Takes what it knows from a config.json.
-
-        Args:
-          config: the content of config.json.
-
-        Returns:
-          The sizes.
-
-        Raises:
-          ValueError: a size is missing, or the activation is not the exact GELU.
-        """
-        names = [field.name for field in dataclasses.fields(cls)]
-        if missing := [name for name in names if name not in config]:
-            raise ValueError(f"the BERT configuration lacks {', '.join(missing)}")
-        if config.get("hidden_act", "gelu") != "gelu":
-            raise ValueError(f"unsupported activation {config['hidden_act']!r}, not gelu")
-        return cls(**{name: config[name] for name in names})
+    @property
+    def longest(self) -> int:
+        """The longest sentence, in tokens."""
+        return self.max_position_embeddings
 
 
-class Layer(nnx.Module):
-    """Self-attention and a feed-forward network, each added to its input and then normalized."""
+class Bert(nnx.Module):
+    """Token ids to a vector for each token."""
 
-    def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
-        width, heads = config.hidden_size, config.num_attention_heads
-        self.head_shape = (heads, width // heads)
-        self.query = nnx.Linear(width, width, rngs=rngs)
-        self.key = nnx.Linear(width, width, rngs=rngs)
-        self.value = nnx.Linear(width, width, rngs=rngs)
-        self.attended = nnx.Linear(width, width, rngs=rngs)
-        self.attention_norm = nnx.LayerNorm(width, epsilon=config.layer_norm_eps, rngs=rngs)
-        self.up = nnx.Linear(width, config.intermediate_size, rngs=rngs)
-        self.down = nnx.Linear(config.intermediate_size, width, rngs=rngs)
-        self.output_norm = nnx.LayerNorm(width, epsilon=config.layer_norm_eps, rngs=rngs)
-
-    def __call__(self, tokens: Array, mask: Array) -> Array:
-        query, key, value = (
-            linear(tokens).reshape(*tokens.shape[:-1], *self.head_shape)
-            for linear in (self.query, self.key, self.value)
-        )
-        attention = jax.nn.dot_product_attention(query, key, value, mask=mask[:, None, None, :])
-        tokens = self.attention_norm(tokens + self.attended(attention.reshape(tokens.shape)))
-        hidden = jax.nn.gelu(self.up(tokens), approximate=False)
-        return self.output_norm(tokens + self.down(hidden))
-
-
-class SentenceBert(nnx.Module):
-    """Token ids to unit sentence embeddings."""
-
-    def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: BertConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         width = config.hidden_size
-        self.words = nnx.Embed(config.vocab_size, width, rngs=rngs)
-        self.positions = nnx.Embed(config.max_position_embeddings, width, rngs=rngs)
-        self.types = nnx.Embed(config.type_vocab_size, width, rngs=rngs)
-        self.norm = nnx.LayerNorm(width, epsilon=config.layer_norm_eps, rngs=rngs)
-        self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.num_hidden_layers)])
+        table = dict(dtype=dtype, param_dtype=dtype, rngs=rngs)
+        self.words = nnx.Embed(config.vocab_size, width, **table)
+        self.positions = nnx.Embed(config.max_position_embeddings, width, **table)
+        self.types = nnx.Embed(config.type_vocab_size, width, **table)
+        self.norm = layer_norm(width, epsilon=config.layer_norm_eps, dtype=dtype, rngs=rngs)
+        self.blocks = nnx.List(
+            [PostNormBlock(config, dtype=dtype, rngs=rngs) for _ in range(config.num_hidden_layers)]
+        )
 
-    def __call__(self, batch: Mapping[str, Array]) -> Array:
-        """Embeds sentences.
+    def position_ids(self, ids: Array) -> Array:
+        """Positions of tokens: 0, 1, ... in every sentence."""
+        return jnp.arange(ids.shape[-1])
+
+    def __call__(self, ids: Array, mask: Array) -> Array:
+        """Reads sentences.
 
         Args:
-          batch: "ids", [batch, length] int32 token ids, and "mask", [batch, length] bool, false
-            where a sentence is padded.
+          ids: [batch, length] int32 token ids.
+          mask: [batch, length] bool, false where a sentence is padded.
 
         Returns:
-          [batch, width] float32 of unit length.
+          [batch, length, hidden_size], of the parameters' type.
         """
-        ids, mask = batch["ids"], batch["mask"]
-        tokens = self.words(ids) + self.positions(jnp.arange(ids.shape[-1]))
+        tokens = self.words(ids) + self.positions(self.position_ids(ids))
         tokens = self.norm(tokens + self.types(jnp.zeros_like(ids)))
-        for layer in self.layers:
-            tokens = layer(tokens, mask)
-        weights = mask[..., None].astype(tokens.dtype)
-        mean = jnp.sum(tokens * weights, axis=-2) / jnp.maximum(jnp.sum(weights, axis=-2), 1.0)
-        return mean / jnp.maximum(jnp.linalg.norm(mean, axis=-1, keepdims=True), 1e-12)
+        for block in self.blocks:
+            tokens = block(tokens, mask)
+        return tokens
 
 
-_CHECKPOINT_MODULES = {
+_CHECKPOINT_MODULES: Mapping[str, str] = {
     "words": "embeddings.word_embeddings",
     "positions": "embeddings.position_embeddings",
     "types": "embeddings.token_type_embeddings",
@@ -121,7 +79,7 @@ _CHECKPOINT_MODULES = {
     "attention_norm": "attention.output.LayerNorm",
     "up": "intermediate.dense",
     "down": "output.dense",
-    "output_norm": "output.LayerNorm",
+    "feed_forward_norm": "output.LayerNorm",
 }
 
 
@@ -129,36 +87,13 @@ def checkpoint_name(path: tuple[Any, ...]) -> str:
     """Name of a parameter in the published checkpoint.
 
     Args:
-      path: its path in `SentenceBert`.
+      path: its path in `Bert`.
 
     Returns:
       The tensor's name.
 
     Example:
-      >>> checkpoint_name(("layers", 3, "up", "kernel"))
+      >>> checkpoint_name(("blocks", 3, "feed_forward", "up", "kernel"))
       'encoder.layer.3.intermediate.dense.weight'
     """
-    *prefix, module, parameter = path
-    layer = [f"encoder.layer.{prefix[1]}"] if prefix else []
-    kind = "bias" if parameter == "bias" else "weight"
-    return ".".join([*layer, _CHECKPOINT_MODULES[module], kind])
-
-
-def load_bert(directory: Path) -> SentenceBert:
-    """Loads a BERT from a directory with config.json and model.safetensors.
-
-    Args:
-      directory: the directory.
-
-    Returns:
-      The module with its weights.
-
-    Raises:
-      ValueError: a file or tensor is missing, damaged or misshaped.
-    """
-    config = BertConfig.from_mapping(json.loads((directory / "config.json").read_bytes()))
-    path = directory / "model.safetensors"
-    tensors = {name.removeprefix("bert."): a for name, a in read_tensors(path).items()}
-    return with_weights(
-        lambda rngs: SentenceBert(config, rngs=rngs), tensors, checkpoint_name, source=path
-    )
+    return published_name(path, _CHECKPOINT_MODULES, layer="encoder.layer")

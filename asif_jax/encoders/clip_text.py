@@ -1,0 +1,114 @@
+"""The text tower of CLIP.
+
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
+section 2.4: a causal transformer, whose last token stands for the sentence.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+
+from asif_jax.encoders.post_norm import published_name
+from asif_jax.encoders.pre_norm import Block, FeedForward, layer_norm
+
+# What published checkpoints hold beyond the text tower.
+UNUSED = ("vision_model.*", "visual_projection.*", "logit_scale", "embeddings.position_ids")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipTextConfig:
+    """The sizes of a text tower, by the names of config.json, which leaves out usual ones."""
+
+    vocab_size: int = 49408
+    hidden_size: int = 512
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    intermediate_size: int = 2048
+    max_position_embeddings: int = 77
+    layer_norm_eps: float = 1e-5
+    hidden_act: str = "quick_gelu"
+
+    @property
+    def longest(self) -> int:
+        """The longest sentence, in tokens."""
+        return self.max_position_embeddings
+
+
+class ClipText(nnx.Module):
+    """Token ids to a vector for each token, which knows those before it."""
+
+    def __init__(self, config: ClipTextConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+        width, epsilon = config.hidden_size, config.layer_norm_eps
+        table = dict(dtype=dtype, param_dtype=dtype, rngs=rngs)
+        self.words = nnx.Embed(config.vocab_size, width, **table)
+        self.positions = nnx.Embed(config.max_position_embeddings, width, **table)
+        self.blocks = nnx.List(
+            [_block(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
+        )
+        self.norm = layer_norm(width, epsilon=epsilon, dtype=dtype, rngs=rngs)
+
+    def __call__(self, ids: Array, mask: Array) -> Array:
+        """Reads sentences.
+
+        Args:
+          ids: [batch, length] int32 token ids.
+          mask: [batch, length] bool, false at the end of padded sentences. Their other tokens do
+            not see it, being before it.
+
+        Returns:
+          [batch, length, hidden_size], of the parameters' type.
+        """
+        length = ids.shape[-1]
+        tokens = self.words(ids) + self.positions(jnp.arange(length))
+        causal = jnp.tri(length, dtype=bool)
+        for block in self.blocks:
+            tokens = block(tokens, causal)
+        return self.norm(tokens)
+
+
+def _block(config: ClipTextConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> Block:
+    width, hidden = config.hidden_size, config.intermediate_size
+    return Block(
+        width,
+        config.num_attention_heads,
+        FeedForward(width, hidden, activation=config.hidden_act, dtype=dtype, rngs=rngs),
+        epsilon=config.layer_norm_eps,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+_CHECKPOINT_MODULES: Mapping[str, str] = {
+    "words": "embeddings.token_embedding",
+    "positions": "embeddings.position_embedding",
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "attended": "self_attn.out_proj",
+    "attention_norm": "layer_norm1",
+    "up": "mlp.fc1",
+    "down": "mlp.fc2",
+    "feed_forward_norm": "layer_norm2",
+    "norm": "final_layer_norm",
+}
+
+
+def checkpoint_name(path: tuple[Any, ...]) -> str:
+    """Name of a parameter in the published checkpoint, less its "text_model.".
+
+    Args:
+      path: its path in `ClipText`.
+
+    Returns:
+      The tensor's name.
+
+    Example:
+      >>> checkpoint_name(("blocks", 3, "feed_forward", "up", "kernel"))
+      'encoder.layers.3.mlp.fc1.weight'
+    """
+    return published_name(path, _CHECKPOINT_MODULES, layer="encoder.layers")
