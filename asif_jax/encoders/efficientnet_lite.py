@@ -5,6 +5,7 @@ ReLU6, stem and head of fixed width. BatchNorm, frozen, is folded into the convo
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
 from asif_jax.encoders.weights import read_tensors, with_weights
 
@@ -66,11 +68,13 @@ _STAGES = (
 class Depthwise(nnx.Module):
     """A convolution of every channel by itself, with TensorFlow's "SAME" padding."""
 
-    def __init__(self, channels: int, kernel: int, stride: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self, channels: int, kernel: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+    ):
         self.stride = stride
         shape = (kernel, kernel, 1, channels)
-        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), shape))
-        self.bias = nnx.Param(jnp.zeros(channels))
+        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), shape, dtype))
+        self.bias = nnx.Param(jnp.zeros(channels, dtype))
 
     def __call__(self, images: Array) -> Array:
         # XLA's CPU backend has no fast grouped convolution; accelerators do.
@@ -135,12 +139,22 @@ def depthwise_by_shifts(images: Array, kernel: Array, *, stride: int) -> Array:
 class Block(nnx.Module):
     """Mobile inverted bottleneck: expand, depthwise, project, and add the input if it fits."""
 
-    def __init__(self, inputs: int, outputs: int, stage: _Stage, stride: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        stage: _Stage,
+        stride: int,
+        *,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        linear = functools.partial(nnx.Linear, dtype=dtype, param_dtype=dtype, rngs=rngs)
         width = inputs * stage.expansion
         self.residual = stride == 1 and inputs == outputs
-        self.expand = nnx.Linear(inputs, width, rngs=rngs) if stage.expansion > 1 else None
-        self.depthwise = Depthwise(width, stage.kernel, stride, rngs=rngs)
-        self.project = nnx.Linear(width, outputs, rngs=rngs)
+        self.expand = linear(inputs, width) if stage.expansion > 1 else None
+        self.depthwise = Depthwise(width, stage.kernel, stride, dtype=dtype, rngs=rngs)
+        self.project = linear(width, outputs)
 
     def __call__(self, images: Array) -> Array:
         hidden = images if self.expand is None else jax.nn.relu6(self.expand(images))
@@ -151,18 +165,25 @@ class Block(nnx.Module):
 class EfficientNetLite(nnx.Module):
     """Images to pooled features, or to the 1,000 ImageNet classes."""
 
-    def __init__(self, config: EfficientNetLiteConfig, *, rngs: nnx.Rngs):
-        self.stem = nnx.Conv(3, _STEM, (3, 3), strides=2, padding="SAME", rngs=rngs)
+    def __init__(
+        self,
+        config: EfficientNetLiteConfig,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        options = {"dtype": dtype, "param_dtype": dtype, "rngs": rngs}
+        self.stem = nnx.Conv(3, _STEM, (3, 3), strides=2, padding="SAME", **options)
         blocks, inputs = [], _STEM
         for index, stage in enumerate(_STAGES):
             outputs = _scaled_channels(stage.channels, config.width)
             for repeat in range(_repeats(index, config.depth)):
                 stride = stage.stride if repeat == 0 else 1
-                blocks.append(Block(inputs, outputs, stage, stride, rngs=rngs))
+                blocks.append(Block(inputs, outputs, stage, stride, dtype=dtype, rngs=rngs))
                 inputs = outputs
         self.blocks = nnx.List(blocks)
-        self.head = nnx.Linear(inputs, FEATURES, rngs=rngs)
-        self.classifier = nnx.Linear(FEATURES, _CLASSES, rngs=rngs)
+        self.head = nnx.Linear(inputs, FEATURES, **options)
+        self.classifier = nnx.Linear(FEATURES, _CLASSES, **options)
 
     def __call__(self, pixels: Array) -> Array:
         """Embeds images.
@@ -177,7 +198,7 @@ class EfficientNetLite(nnx.Module):
         images = jax.nn.relu6(self.stem(images))
         for block in self.blocks:
             images = block(images)
-        return jnp.mean(jax.nn.relu6(self.head(images)), axis=(1, 2))
+        return jnp.mean(jax.nn.relu6(self.head(images)), axis=(1, 2), dtype=jnp.float32)
 
     def classify(self, pixels: Array) -> Array:
         """Scores the ImageNet classes.
@@ -242,6 +263,7 @@ def fold_batch_norms(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     Raises:
       KeyError: a BatchNorm's tensor is missing.
     """
+    tensors = dict(tensors)
     folded = {name: tensors[name] for name in tensors if name.startswith("_fc.")}
     for name, weight in tensors.items():
         *block, convolution, _ = name.split(".")
@@ -260,12 +282,15 @@ def fold_batch_norms(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     return folded
 
 
-def load_efficientnet_lite(path: Path, config: EfficientNetLiteConfig) -> EfficientNetLite:
+def load_efficientnet_lite(
+    path: Path, config: EfficientNetLiteConfig, *, dtype: DTypeLike = jnp.float32
+) -> EfficientNetLite:
     """Loads an EfficientNet-Lite from a PyTorch checkpoint.
 
     Args:
       path: the .pth file.
       config: the variant it holds.
+      dtype: of parameters and products, float32 or bfloat16.
 
     Returns:
       The module with its weights.
@@ -279,5 +304,8 @@ def load_efficientnet_lite(path: Path, config: EfficientNetLiteConfig) -> Effici
     except KeyError as error:
         raise ValueError(f"{path} lacks the tensor {error.args[0]}") from error
     return with_weights(
-        lambda rngs: EfficientNetLite(config, rngs=rngs), folded, checkpoint_name, source=path
+        lambda rngs: EfficientNetLite(config, dtype=dtype, rngs=rngs),
+        folded,
+        checkpoint_name,
+        source=path,
     )
