@@ -1,8 +1,14 @@
-"""How good a ranking is, as the field measures it: top-k accuracy, recall@k, median rank.
+"""How good a ranking is, as the field measures it, and how sure that is.
 
-Ties rank by the lower index, as `scoring.rank` orders them.
+Top-k accuracy, confusion, recall@k, median rank, and bootstrap intervals for any of them. Ties rank
+by the lower index, as `scoring.rank` orders them.
 """
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -28,10 +34,15 @@ def best_rank(scores: ArrayLike, relevant: ArrayLike) -> Array:
     scores, relevant = jnp.asarray(scores), jnp.asarray(relevant)
     if scores.shape != relevant.shape or scores.ndim != 2:
         raise ValueError(f"scores {scores.shape} and relevant {relevant.shape} must be one [b, m]")
-    order = jnp.argsort(-scores, axis=-1, stable=True)
-    hits = jnp.take_along_axis(relevant, order, axis=-1)
-    first = jnp.argmax(hits, axis=-1) + 1
-    return jnp.where(hits.any(axis=-1), first, scores.shape[-1] + 1).astype(jnp.int32)
+    # Counting what comes before takes one pass, and no memory for an order of all.
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    worst = jnp.finfo(scores.dtype).min
+    scores = jnp.where(jnp.isnan(scores), -jnp.inf, jnp.maximum(scores, worst))
+    best = jnp.max(scores, axis=-1, keepdims=True, where=relevant, initial=-jnp.inf)
+    place = jnp.argmax(relevant & (scores == best), axis=-1, keepdims=True)
+    before = (scores > best) | ((scores == best) & (jnp.arange(scores.shape[-1]) < place))
+    rank = jnp.sum(before, axis=-1, dtype=jnp.int32) + 1
+    return jnp.where(relevant.any(axis=-1), rank, scores.shape[-1] + 1)
 
 
 def recall_at_k(scores: ArrayLike, relevant: ArrayLike, *, k: int) -> Array:
@@ -86,3 +97,91 @@ def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, *, k: int = 1) -> Array
     """
     scores, labels = jnp.asarray(scores), jnp.asarray(labels)
     return recall_at_k(scores, labels[:, None] == jnp.arange(scores.shape[-1]), k=k)
+
+
+def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, *, classes: int) -> Array:
+    """How often each class was taken for each.
+
+    Args:
+      labels: [b] int, the right classes.
+      predicted: [b] int, the classes named.
+      classes: how many there are; static.
+
+    Returns:
+      [classes, classes] int32, truth by prediction. Rows outside 0..classes-1 are not counted.
+
+    Example:
+      >>> confusion_matrix([0, 0, 1], [0, 1, 1], classes=2).tolist()
+      [[1, 1], [0, 1]]
+    """
+    labels, predicted = (
+        jnp.where(array < 0, classes, array) for array in map(jnp.asarray, (labels, predicted))
+    )
+    counts = jnp.zeros([classes, classes], jnp.int32)
+    return counts.at[labels, predicted].add(1, mode="drop")
+
+
+def class_accuracy(hits: ArrayLike, labels: ArrayLike, *, classes: int) -> Array:
+    """Share of hits within each class; its mean is what papers call mean per class accuracy.
+
+    Args:
+      hits: [b] bool, which rows are right.
+      labels: [b] int, the right classes.
+      classes: how many there are; static.
+
+    Returns:
+      [classes] float32, NaN for a class without rows.
+
+    Example:
+      >>> class_accuracy([True, False, True], [0, 0, 1], classes=2).tolist()
+      [0.5, 1.0]
+    """
+    hits, labels = jnp.asarray(hits, jnp.float32), jnp.asarray(labels)
+    right, all_rows = (
+        jax.ops.segment_sum(values, labels, classes) for values in (hits, jnp.ones_like(hits))
+    )
+    return right / all_rows
+
+
+@functools.partial(jax.jit, static_argnames=("statistic", "resamples"))
+def bootstrap_interval(
+    statistic: Callable[[Any], Any],
+    data: Any,
+    key: Array,
+    *,
+    resamples: int = 1000,
+    confidence: ArrayLike = 0.95,
+) -> Any:
+    """Percentile bootstrap intervals: Efron and Tibshirani, An Introduction to the Bootstrap, 13.3.
+
+    Args:
+      statistic: rows as `data` -> the figures of interest, a pytree of float arrays; static.
+      data: a pytree of [n, ...] arrays whose rows were drawn independently of each other. What
+        belongs together, such as the captions of one image, must be one row.
+      key: of the drawing.
+      resamples: how many times n rows are drawn, with replacement; static.
+      confidence: the share of resamples that lies within the intervals.
+
+    Returns:
+      The figures' lower and upper ends: the pytree of `statistic` with [2, ...] float32 arrays.
+      Resamples in which a figure is NaN do not count for it.
+
+    Raises:
+      ValueError: no rows, or differing numbers of them.
+
+    Example:
+      >>> bootstrap_interval(jnp.mean, jnp.ones(9), jax.random.key(0), resamples=10).tolist()
+      [1.0, 1.0]
+    """
+    counts = {leaf.shape[:1] for leaf in map(jnp.asarray, jax.tree.leaves(data))}
+    if len(counts) != 1 or counts <= {(), (0,)}:
+        raise ValueError(f"the bootstrap needs the same rows, at least one, in all data: {counts}")
+    ((n,),) = counts
+
+    def resample(key: Array) -> Any:
+        rows = jax.random.randint(key, [n], 0, n)
+        return statistic(jax.tree.map(lambda array: jnp.asarray(array)[rows], data))
+
+    figures = jax.lax.map(resample, jax.random.split(key, resamples))
+    ends = jnp.stack([(1 - jnp.asarray(confidence)) / 2, (1 + jnp.asarray(confidence)) / 2])
+    return jax.tree.map(lambda values: jnp.nanquantile(values, ends, axis=0), figures)
