@@ -116,8 +116,6 @@ def _modality(directory: Path, wanted: str | None) -> str:
     path = directory / "config.json"
     if (directory / "modules.json").is_file():
         possible = ["text"]
-    elif not path.is_file():
-        raise ValueError(f"{directory} is not an encoder: it has no config.json")
     else:
         kind = read_json(path).get("model_type")
         possible = [modality for modality, table in _ARCHITECTURES.items() if kind in table]
