@@ -50,18 +50,24 @@ def word_piece(directory, *, special=("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK
     return _save(tokenizer, trainer, directory, "BertTokenizer", pad, first, last, unknown)
 
 
-def byte_pairs(directory, *, special=("<s>", "<pad>", "</s>", "<unk>", "<mask>")):
+def byte_pairs(
+    directory,
+    *,
+    special=("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
+    kind="RobertaTokenizer",
+    limit=512,
+):
     """RoBERTa's kind of tokenizer: bytes merged by frequency; gives its size."""
     first, pad, last, unknown, _ = special
     tokenizer = tokenizers.Tokenizer(models.BPE(unk_token=unknown))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
         vocab_size=400,
-        special_tokens=list(special),
+        special_tokens=list(dict.fromkeys(special)),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    return _save(tokenizer, trainer, directory, "RobertaTokenizer", pad, first, last, unknown)
+    return _save(tokenizer, trainer, directory, kind, pad, first, last, unknown, limit)
 
 
 def unigrams(directory, *, special=("<s>", "<pad>", "</s>", "<unk>", "<mask>")):
@@ -78,7 +84,7 @@ def unigrams(directory, *, special=("<s>", "<pad>", "</s>", "<unk>", "<mask>")):
     )
 
 
-def _save(tokenizer, trainer, directory, kind, pad, first, last, unknown):
+def _save(tokenizer, trainer, directory, kind, pad, first, last, unknown, limit=512):
     directory.mkdir(exist_ok=True, parents=True)
     tokenizer.train_from_iterator(SENTENCES, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -94,7 +100,7 @@ def _save(tokenizer, trainer, directory, kind, pad, first, last, unknown):
         "sep_token": last,
         "eos_token": last,
         "unk_token": unknown,
-        "model_max_length": 512,
+        "model_max_length": limit,
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(settings))
     return tokenizer.get_vocab_size()

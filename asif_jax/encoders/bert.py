@@ -5,6 +5,7 @@ NAACL 2019.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,10 +38,10 @@ class Bert(nnx.Module):
 
     def __init__(self, config: BertConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         width = config.hidden_size
-        table = dict(dtype=dtype, param_dtype=dtype, rngs=rngs)
-        self.words = nnx.Embed(config.vocab_size, width, **table)
-        self.positions = nnx.Embed(config.max_position_embeddings, width, **table)
-        self.types = nnx.Embed(config.type_vocab_size, width, **table)
+        embed = functools.partial(nnx.Embed, dtype=dtype, param_dtype=dtype, rngs=rngs)
+        self.words = embed(config.vocab_size, width)
+        self.positions = embed(config.max_position_embeddings, width)
+        self.types = embed(config.type_vocab_size, width)
         self.norm = layer_norm(width, epsilon=config.layer_norm_eps, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List(
             [PostNormBlock(config, dtype=dtype, rngs=rngs) for _ in range(config.num_hidden_layers)]

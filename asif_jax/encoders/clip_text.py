@@ -5,6 +5,7 @@ section 2.4: a causal transformer, whose last token stands for the sentence.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,9 +45,9 @@ class ClipText(nnx.Module):
 
     def __init__(self, config: ClipTextConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         width, epsilon = config.hidden_size, config.layer_norm_eps
-        table = dict(dtype=dtype, param_dtype=dtype, rngs=rngs)
-        self.words = nnx.Embed(config.vocab_size, width, **table)
-        self.positions = nnx.Embed(config.max_position_embeddings, width, **table)
+        embed = functools.partial(nnx.Embed, dtype=dtype, param_dtype=dtype, rngs=rngs)
+        self.words = embed(config.vocab_size, width)
+        self.positions = embed(config.max_position_embeddings, width)
         self.blocks = nnx.List(
             [_block(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
         )

@@ -5,6 +5,7 @@ relative positions are those of T5 (Raffel et al., JMLR 2020, section 2.1), shar
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,9 +43,9 @@ class MPNet(nnx.Module):
 
     def __init__(self, config: MPNetConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         width, buckets = config.hidden_size, config.relative_attention_num_buckets
-        table = dict(dtype=dtype, param_dtype=dtype, rngs=rngs)
-        self.words = nnx.Embed(config.vocab_size, width, **table)
-        self.positions = nnx.Embed(config.max_position_embeddings, width, **table)
+        embed = functools.partial(nnx.Embed, dtype=dtype, param_dtype=dtype, rngs=rngs)
+        self.words = embed(config.vocab_size, width)
+        self.positions = embed(config.max_position_embeddings, width)
         self.norm = layer_norm(width, epsilon=config.layer_norm_eps, dtype=dtype, rngs=rngs)
         self.relative = nnx.Embed(buckets, config.num_attention_heads, rngs=rngs)
         self.blocks = nnx.List(

@@ -126,10 +126,10 @@ def load_text_encoder(
 
 
 def _architecture(config: Mapping[str, Any], directory: Path) -> tuple[str, Architecture]:
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     if kind not in ARCHITECTURES:
         raise ValueError(
-            f"{directory / 'config.json'}: unsupported model_type {kind!r} of a text encoder; "
+            f"{directory / 'config.json'}: unsupported model_type {kind} of a text encoder; "
             f"supported are {', '.join(ARCHITECTURES)}"
         )
     return kind, ARCHITECTURES[kind]
