@@ -1,16 +1,21 @@
-"""Image-text pairs, from where people keep them."""
+"""Image-text pairs and sets of labelled images, from where people keep them."""
 
 from asif_jax.data.folder import read_folder
+from asif_jax.data.image_set import Example, ImageSet
 from asif_jax.data.images import image_files, open_image
 from asif_jax.data.pairs import Pair, PairList, Skipped
+from asif_jax.data.sets import read_set
 from asif_jax.data.stamps import read_stamps
 
 __all__ = [
+    "Example",
+    "ImageSet",
     "Pair",
     "PairList",
     "Skipped",
     "image_files",
     "open_image",
     "read_folder",
+    "read_set",
     "read_stamps",
 ]

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, ImageOps
 
@@ -62,24 +63,40 @@ def open_image(path: Path) -> Image.Image:
       ValueError: the file is missing, may not be read, is no image, is cut short, or has more than
         89 megapixels; names the file and the cause.
     """
+    return decode_image(path, str(path))
+
+
+def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
+    """Decodes an image as RGB, upright, transparency on white.
+
+    Args:
+      source: a file, or the bytes of one, open for reading.
+      name: what to call it.
+
+    Returns:
+      The decoded image.
+
+    Raises:
+      ValueError: as for `open_image`; the message begins with the name.
+    """
     try:
         with warnings.catch_warnings():
             # The limit below is the same everywhere; Pillow's own can be changed by anyone.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(source) as image:
                 if image.width * image.height > _MAX_PIXELS:
-                    raise ValueError(f"{path}: {image.width} x {image.height} pixels is too large")
+                    raise ValueError(f"{name}: {image.width} x {image.height} pixels is too large")
                 return _to_rgb(ImageOps.exif_transpose(image))
     except PermissionError as error:
-        raise ValueError(f"{path}: no permission to read it") from error
+        raise ValueError(f"{name}: no permission to read it") from error
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: no such file") from error
+        raise ValueError(f"{name}: no such file") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: too many pixels") from error
+        raise ValueError(f"{name}: too many pixels") from error
     except Image.UnidentifiedImageError as error:
-        raise ValueError(f"{path}: not an image, or an empty file") from error
+        raise ValueError(f"{name}: not an image, or an empty file") from error
     except (OSError, SyntaxError, EOFError) as error:
-        raise ValueError(f"{path}: cut short or damaged ({error})") from error
+        raise ValueError(f"{name}: cut short or damaged ({error})") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
