@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-# Few lengths, so that few programs are compiled.
-_LENGTHS = (16, 32, 64, 128, 256, 512)
+_SHORTEST = 16
 # A directory with any of these has a tokenizer.
 _FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
 _QUIET = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
@@ -39,13 +38,14 @@ class Tokenizer:
 
         Returns:
           "ids", [batch, length] int32, and "mask", [batch, length] bool, false where a text is
-          padded. The length is the least of 16, 32, 64, ... and the limit that holds them all.
+          padded. The length is the least among 16, 32, 64, ... and the limit that holds them all.
         """
         texts = [f"{self.prompt}{text}".strip() for text in texts]
         texts = [text.lower() for text in texts] if self.lower_case else texts
         encoded = self.fast(texts, truncation=True, max_length=self.limit)["input_ids"]
-        longest = max((len(ids) for ids in encoded), default=1)
-        length = min(self.limit, next(size for size in (*_LENGTHS, longest) if size >= longest))
+        longest = max([_SHORTEST, *(len(ids) for ids in encoded)])
+        # Powers of two, so that few programs are compiled.
+        length = min(self.limit, 1 << (longest - 1).bit_length())
         ids = np.full([len(encoded), length], self.fast.pad_token_id or 0, np.int32)
         mask = np.zeros([len(encoded), length], bool)
         for row, tokens in enumerate(encoded):
