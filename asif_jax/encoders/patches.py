@@ -4,6 +4,7 @@ Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, section 3.1.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +43,7 @@ class Patches(nnx.Module):
         return tokens if self.bias is None else tokens + self.bias.get_value()
 
 
-def resize_positions(positions: Array, grid: tuple[int, int], *, antialias: bool = False) -> Array:
+def resize_positions(positions: Array, grid: Sequence[int], *, antialias: bool = False) -> Array:
     """Position embeddings of a square grid, resampled bicubically to another grid.
 
     Args:
@@ -61,7 +62,7 @@ def resize_positions(positions: Array, grid: tuple[int, int], *, antialias: bool
     if side * side != count:
         raise ValueError(f"{count} positions form no square")
     square = positions.reshape(side, side, width)
-    if grid == (side, side):
+    if tuple(grid) == (side, side):
         return square
     rows, columns = (cubic_resampling(side, size, antialias=antialias) for size in grid)
     return jnp.einsum("rp,cq,pqd->rcd", rows, columns, square).astype(positions.dtype)

@@ -206,10 +206,12 @@ def published_name(path: _Path, names: Mapping[str, str], *, layer: str) -> str:
       >>> published_name(("blocks", 3, "up", "kernel"), {"up": "fc1"}, layer="encoder.layer")
       'encoder.layer.3.fc1.weight'
     """
-    prefix = f"{layer}.{path[1]}." if len(path) > 2 and isinstance(path[1], int) else ""
-    if path[-1] in names:
-        return prefix + names[path[-1]]
-    return f"{prefix}{names[path[-2]]}.{'bias' if path[-1] == 'bias' else 'weight'}"
+    *outer, parameter = path
+    index = next((str(part) for part in outer if isinstance(part, int)), None)
+    prefix = "" if index is None else f"{layer}.{index}."
+    if parameter in names:
+        return prefix + names[parameter]
+    return f"{prefix}{names[outer[-1]]}.{'bias' if parameter == 'bias' else 'weight'}"
 
 
 def _from_torch(kernel: np.ndarray) -> np.ndarray:

@@ -231,6 +231,18 @@ def test_embeddings_through_both_chains(written, pictures):
         assert relative_difference(actual, expected) <= 1e-4
 
 
+def test_embeddings_of_photographs(written, stamps):
+    model, directory = written
+    files = sorted((stamps / "animals").rglob("*.png"))[::15]
+    images = [open_image(file) for file in files]
+    processor = transformers.AutoImageProcessor.from_pretrained(directory, backend="pil")
+    pixels = reference_pixels(processor, images)
+    for pooling, encoder in load(directory):
+        expected = reference_embeddings(model, pixels, pooling)
+        actual = encoder.apply(encoder.params, encoder.preprocess(images))
+        assert relative_difference(actual, expected) <= 1e-4
+
+
 def test_bfloat16_keeps_the_direction(written, pictures):
     model, directory = written
     processor = transformers.AutoImageProcessor.from_pretrained(directory, backend="pil")
