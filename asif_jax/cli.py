@@ -110,6 +110,32 @@ class Explain:
 
 
 @dataclass(frozen=True)
+class Eval:
+    """Measure a model, zero-shot, on labelled or captioned images."""
+
+    model: Positional[Path]
+    """A model directory."""
+    data: Positional[str]
+    """A folder with one folder a class, or of images with captions; or tfds:NAME, a set of TFDS."""
+    split: str | None = None
+    """Split of a TFDS set, or a slice such as "test[:1000]"; by default test, else validation."""
+    data_dir: Path | None = None
+    """Where TFDS keeps its sets."""
+    feature: str | None = None
+    """The feature of a TFDS set that holds the label or the captions, where several might."""
+    labels_file: Path | None = None
+    """Names for the classes: one a line in their order, or lines of class, tab, name."""
+    templates_file: Path | None = None
+    """Sentences to put a class in, in place of {}, one a line; by default a general set."""
+    prompts: Annotated[str, arg(constructor=str)] = "max"
+    """The best prompt of a class counts ("max"), or their mean embedding ("mean")."""
+    cache: Path | None = None
+    """Where to keep embeddings, from which a rerun goes on; by default ~/.cache/asif-jax."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
 class Info:
     """Say what a model holds."""
 
@@ -119,7 +145,7 @@ class Info:
     """Print JSON instead of text."""
 
 
-Command = Demo | Build | Classify | Search | Explain | Info
+Command = Demo | Build | Classify | Search | Explain | Eval | Info
 
 
 def main() -> None:
@@ -133,7 +159,8 @@ def main() -> None:
         print(f"asif-jax: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("asif-jax: interrupted; nothing was written", file=sys.stderr)
+        kept = "a rerun goes on from here" if isinstance(command, Eval) else "nothing was written"
+        print(f"asif-jax: interrupted; {kept}", file=sys.stderr)
         sys.exit(130)
 
 
@@ -229,6 +256,48 @@ def _run_explain(command: Explain) -> None:
         print(f"  {reason.contribution:.3f}  {reason.pair.captions[0]}  ({reason.pair.image})")
 
 
+def _run_eval(command: Eval) -> None:
+    from asif_jax import data, prompts, retrieval, store, zero_shot
+    from asif_jax.figures import CONFIDENCE, RESAMPLES
+
+    model = store.load(command.model)
+    images = data.read_set(
+        command.data,
+        split=command.split,
+        data_dir=command.data_dir,
+        feature=command.feature,
+        labels_file=command.labels_file,
+    )
+    cache = command.cache or _default_cache()
+    facts: dict[str, Any] = {"data": images.source, "model": str(command.model)}
+    facts |= {"pairs": len(model.pairs), "k": model.k, "p": model.p}
+    if images.classes:
+        file = command.templates_file
+        templates = prompts.read_templates(file) if file else prompts.GENERAL
+        facts |= {"prompts": f"{command.prompts} of {len(templates)} templates"}
+        found = zero_shot.classify_set(
+            model, images, cache=cache, templates=templates, prompts=command.prompts
+        )
+        text, figures = zero_shot.to_text(found), zero_shot.to_json(found)
+    elif command.templates_file:
+        raise ValueError(f"{images.source} holds captions, for which there are no templates")
+    else:
+        found = retrieval.retrieve_set(model, images, cache=cache)
+        text, figures = retrieval.to_text(found), retrieval.to_json(found)
+    _print_skipped(found.skipped)
+    facts |= {"images": found.images, "skipped": len(found.skipped)}
+    facts["among the model's pairs"] = found.own
+    interval = f"[{CONFIDENCE:.0%} of {RESAMPLES} bootstrap resamples of the images]"
+    if command.json:
+        _print(facts | {"intervals": interval} | figures, as_json=True)
+    else:
+        print("\n".join([_facts(facts), "", text, "", interval]))
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asif-jax"
+
+
 def _run_info(command: Info) -> None:
     from asif_jax import store
 
@@ -281,5 +350,6 @@ _RUN = {
     Classify: _run_classify,
     Search: _run_search,
     Explain: _run_explain,
+    Eval: _run_eval,
     Info: _run_info,
 }

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 import tqdm
+from PIL import Image
 
 from asif_jax import anchors
 from asif_jax.anchors import check_finite
@@ -155,11 +156,50 @@ def embed_images(
     Raises:
       ValueError: no image could be read, or the encoder returned a non-finite value.
     """
+    embeddings, kept, skipped = embed_opened(
+        paths, open_image, encoder, place=lambda path: path, progress=progress
+    )
+    if not kept:
+        first = f"; {skipped[0].path}: {skipped[0].reason}" if skipped else ""
+        raise ValueError(f"none of {len(paths)} images could be read{first}")
+    return embeddings, kept, skipped
+
+
+def embed_opened(
+    items: Sequence[T],
+    open_item: Callable[[T], Image.Image],
+    encoder: Encoder,
+    *,
+    place: Callable[[T], Path],
+    progress: bool = True,
+) -> tuple[np.ndarray, list[int], tuple[Skipped, ...]]:
+    """Embeds images that are opened one by one, in threads, leaving out those that cannot be.
+
+    Args:
+      items: what the images are known by.
+      open_item: an item -> its image, or ValueError.
+      encoder: an image encoder.
+      place: an item -> what to call it.
+      progress: show a progress bar on stderr.
+
+    Returns:
+      [m, d] float32 embeddings, the indices into `items` of the m images opened, and the others
+      with the reason.
+
+    Raises:
+      ValueError: the encoder returned a non-finite value.
+    """
     kept: list[int] = []
     skipped: list[Skipped] = []
 
+    def prepare(item: T) -> np.ndarray | Skipped:
+        try:
+            return encoder.preprocess([open_item(item)])
+        except ValueError as error:
+            return Skipped(place(item), str(error).removeprefix(f"{place(item)}: "))
+
     def prepared() -> Iterator[np.ndarray]:
-        for index, result in enumerate(_in_threads(paths, lambda p: _prepare(p, encoder))):
+        for index, result in enumerate(_in_threads(items, prepare)):
             if isinstance(result, Skipped):
                 skipped.append(result)
             else:
@@ -167,14 +207,11 @@ def embed_images(
                 yield result
 
     def batches() -> Iterator[tuple[np.ndarray, int]]:
-        size = _batch_size(len(paths))
+        size = _batch_size(len(items))
         for rows in _batched(prepared(), size):
             yield np.concatenate(rows + rows[-1:] * (size - len(rows))), len(rows)
 
-    embeddings = _run(encoder, batches(), total=len(paths), progress=progress, unit="image")
-    if not kept:
-        first = f"; {skipped[0].path}: {skipped[0].reason}" if skipped else ""
-        raise ValueError(f"none of {len(paths)} images could be read{first}")
+    embeddings = _run(encoder, batches(), total=len(items), progress=progress, unit="image")
     return embeddings, kept, tuple(skipped)
 
 
@@ -206,13 +243,6 @@ def embed_texts(texts: Sequence[str], encoder: Encoder, *, progress: bool = True
     result = np.empty_like(embeddings)
     result[order] = embeddings
     return result
-
-
-def _prepare(path: Path, encoder: Encoder) -> np.ndarray | Skipped:
-    try:
-        return encoder.preprocess([open_image(path)])
-    except ValueError as error:
-        return Skipped(path, str(error).removeprefix(f"{path}: "))
 
 
 def _run(

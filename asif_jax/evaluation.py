@@ -1,20 +1,18 @@
 """How well a model does on pairs it has not seen: retrieval both ways and zero-shot classes."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from asif_jax import anchors, metrics
+from asif_jax import anchors
 from asif_jax.anchors import Anchors, represent
 from asif_jax.embed import EmbeddedPairs
 from asif_jax.projection import RelativeRepresentation
-from asif_jax.scoring import class_scores, similarity
+from asif_jax.retrieval import RECALLS, chance_recall, retrieval_ranks
+from asif_jax.scoring import class_scores
 from asif_jax.tuning import rule_of_thumb
-
-RECALLS = (1, 5, 10)
 
 
 class Fold(NamedTuple):
@@ -123,38 +121,20 @@ def retrieval(embedded: EmbeddedPairs, folds: Sequence[Fold]) -> Retrieval:
     """
     both: tuple[list[Recall], list[Recall]] = [], []
     for fold in folds:
-        scores = np.asarray(similarity(fold.images, fold.texts))
-        own = embedded.owners[fold.captions] == fold.held_out[:, None]
-        for results, (s, relevant) in zip(both, ((scores, own), (scores.T, own.T)), strict=True):
-            ranks = np.asarray(metrics.best_rank(s, relevant))
+        owners = embedded.owners[fold.captions]
+        ranks = retrieval_ranks(fold.images, fold.texts, fold.held_out, owners)
+        captions = np.unique(owners, return_counts=True)[1]
+        right = captions, np.ones(len(owners), int)
+        items = len(owners), len(fold.held_out)
+        for results, r, counts, among in zip(both, ranks, right, items, strict=True):
             results.append(
                 Recall(
-                    {k: float(np.mean(ranks <= k)) for k in RECALLS},
-                    {k: chance_recall(relevant, k=k) for k in RECALLS},
-                    float(np.median(ranks)),
+                    {k: float(np.mean(r <= k)) for k in RECALLS},
+                    {k: chance_recall(counts, among, k=k) for k in RECALLS},
+                    float(np.median(r)),
                 )
             )
     return Retrieval(*map(_mean_recall, both))
-
-
-def chance_recall(relevant: np.ndarray, *, k: int) -> float:
-    """Recall@k of a random order.
-
-    Args:
-      relevant: [b, m] bool, the right answers of each query.
-      k: how many places count.
-
-    Returns:
-      1 - C(m - r, k) / C(m, k) for r right answers, averaged over queries.
-
-    Example:
-      >>> chance_recall(np.eye(4, dtype=bool), k=1)
-      0.25
-    """
-    items = relevant.shape[1]
-    k = min(k, items)
-    miss = [math.comb(items - int(right), k) / math.comb(items, k) for right in relevant.sum(1)]
-    return 1.0 - float(np.mean(miss))
 
 
 def _mean_recall(results: Sequence[Recall]) -> Recall:

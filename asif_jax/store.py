@@ -79,7 +79,7 @@ def save(directory: Path, model: Model) -> None:
     content = safetensors.numpy.save(arrays)
     digest = hashlib.sha256(content).hexdigest()
     arrays_name = f"anchors-{digest[:16]}.safetensors"
-    _write_atomically(directory / arrays_name, content)
+    write_atomically(directory / arrays_name, content)
     header = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -90,7 +90,7 @@ def save(directory: Path, model: Model) -> None:
         "pairs": [pair._asdict() for pair in model.pairs],
     }
     text = json.dumps(header, ensure_ascii=False, indent=1)
-    _write_atomically(directory / "model.json", text.encode())
+    write_atomically(directory / "model.json", text.encode())
     for stale in set(directory.glob("anchors-*.safetensors")) - {directory / arrays_name}:
         stale.unlink()
 
@@ -158,7 +158,13 @@ def _read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
     return safetensors.numpy.load(content)
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file that is there as a whole or not at all, whatever happens meanwhile.
+
+    Args:
+      path: the file; one already there is replaced.
+      content: what to write.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:

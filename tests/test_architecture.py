@@ -23,8 +23,18 @@ CORE = (
     "metrics",
     "tuning",
 )
-PARTS = ("encoders", "data", "store", "report")
-JOBS = ("embed", "evaluation", "demo", "predict", "cli")
+PARTS = ("encoders", "data", "store", "report", "checkpoint", "prompts")
+JOBS = (
+    "embed",
+    "embed_set",
+    "evaluation",
+    "zero_shot",
+    "retrieval",
+    "figures",
+    "demo",
+    "predict",
+    "cli",
+)
 
 
 def modules(names):

@@ -1,5 +1,4 @@
 import math
-from itertools import combinations
 
 import numpy as np
 import oracle
@@ -62,13 +61,6 @@ def test_representations_match_oracle(embedded, folds):
     # Colours tie, up to rounding, so the values are compared and not the anchors.
     expected = np.sort(oracle.dense_representation(queries, anchors, k=9, p=3.0))[:, -9:]
     np.testing.assert_allclose(np.sort(fold.texts.values), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize(("items", "right", "k"), [(6, 1, 1), (6, 2, 3), (5, 3, 3), (3, 1, 9)])
-def test_chance_counts_all_orders(items, right, k):
-    hits = [any(i < right for i in drawn) for drawn in combinations(range(items), min(k, items))]
-    relevant = np.arange(items)[None] < right
-    assert evaluation.chance_recall(relevant, k=k) == pytest.approx(np.mean(hits))
 
 
 def test_zero_shot_names_the_unseen(embedded, folds):
