@@ -154,6 +154,9 @@ def fold_layer_scale(tensors: Tensors) -> Tensors:
 
     Returns:
       The same, those maps scaled when they are read.
+
+    Raises:
+      ValueError: then, if a layer scale has another shape; names it.
     """
 
     def folded(name: str, read: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
@@ -161,10 +164,17 @@ def fold_layer_scale(tensors: Tensors) -> Tensors:
             layer, found, _ = name.partition(f".{module}.")
             scale = f"{layer}.layer_scale{index}.lambda1"
             if found and scale in tensors:
-                return lambda: (read().T * tensors[scale]).T
+                return lambda: _scaled(read(), tensors[scale], scale)
         return read
 
     return Tensors({name: folded(name, read) for name, read in tensors.readers.items()})
+
+
+def _scaled(array: np.ndarray, scale: np.ndarray, name: str) -> np.ndarray:
+    """[out, ...] times [out]."""
+    if scale.shape != array.shape[:1]:
+        raise ValueError(f"tensor {name} has shape {scale.shape}, should be {array.shape[:1]}")
+    return (array.T * scale).T
 
 
 def load_dinov2(directory: Path, *, pooling: str = "cls", dtype: DTypeLike = jnp.float32) -> DINOv2:
