@@ -257,7 +257,7 @@ def _run_explain(command: Explain) -> None:
 
 
 def _run_eval(command: Eval) -> None:
-    from asif_jax import data, prompts, retrieval, store, zero_shot
+    from asif_jax import data, predict, prompts, retrieval, store, zero_shot
     from asif_jax.figures import CONFIDENCE, RESAMPLES
 
     model = store.load(command.model)
@@ -268,30 +268,33 @@ def _run_eval(command: Eval) -> None:
         feature=command.feature,
         labels_file=command.labels_file,
     )
-    cache = command.cache or _default_cache()
+    templates = prompts.GENERAL
+    if command.templates_file:
+        if not images.classes:
+            raise ValueError(f"{images.source} holds captions, for which there are no templates")
+        templates = prompts.read_templates(command.templates_file)
+    encoders = (predict.load_encoder(model, modality) for modality in ("image", "text"))
+    options = {"cache": command.cache or _default_cache()}
     facts: dict[str, Any] = {"data": images.source, "model": str(command.model)}
     facts |= {"pairs": len(model.pairs), "k": model.k, "p": model.p}
     if images.classes:
-        file = command.templates_file
-        templates = prompts.read_templates(file) if file else prompts.GENERAL
-        facts |= {"prompts": f"{command.prompts} of {len(templates)} templates"}
-        found = zero_shot.classify_set(
-            model, images, cache=cache, templates=templates, prompts=command.prompts
-        )
+        facts["prompts"] = f"{command.prompts} of {len(templates)} templates"
+        options |= {"templates": templates, "prompts": command.prompts}
+        found = zero_shot.classify_set(model, images, *encoders, **options)
         text, figures = zero_shot.to_text(found), zero_shot.to_json(found)
-    elif command.templates_file:
-        raise ValueError(f"{images.source} holds captions, for which there are no templates")
     else:
-        found = retrieval.retrieve_set(model, images, cache=cache)
+        found = retrieval.retrieve_set(model, images, *encoders, **options)
         text, figures = retrieval.to_text(found), retrieval.to_json(found)
     _print_skipped(found.skipped)
     facts |= {"images": found.images, "skipped": len(found.skipped)}
-    facts["among the model's pairs"] = found.own
-    interval = f"[{CONFIDENCE:.0%} of {RESAMPLES} bootstrap resamples of the images]"
+    interval = f"{CONFIDENCE:.0%} of {RESAMPLES} bootstrap resamples of the images"
     if command.json:
-        _print(facts | {"intervals": interval} | figures, as_json=True)
-    else:
-        print("\n".join([_facts(facts), "", text, "", interval]))
+        facts |= {"own_images": found.own, "interval": interval}
+        _print(facts | figures, as_json=True)
+        return
+    if found.own:
+        facts["own images"] = f"{found.own} are among the model's pairs, which flatters it"
+    print("\n".join([_facts(facts), "", text, "", f"[{interval}]"]))
 
 
 def _default_cache() -> Path:

@@ -14,8 +14,8 @@ from asif_jax import metrics
 from asif_jax.anchors import represent
 from asif_jax.data import ImageSet, Skipped
 from asif_jax.embed_set import embed_sentences, embed_set
+from asif_jax.encoders import Encoder
 from asif_jax.figures import Figure, measure
-from asif_jax.predict import load_encoder
 from asif_jax.projection import RelativeRepresentation
 from asif_jax.scoring import similarity
 from asif_jax.store import Model
@@ -61,7 +61,13 @@ class SetRetrieval(NamedTuple):
 
 
 def retrieve_set(
-    model: Model, images: ImageSet, *, cache: Path, progress: bool = True
+    model: Model,
+    images: ImageSet,
+    image_encoder: Encoder,
+    text_encoder: Encoder,
+    *,
+    cache: Path,
+    progress: bool = True,
 ) -> SetRetrieval:
     """Finds the captions of every image of a set among all captions, and the other way round.
 
@@ -70,6 +76,8 @@ def retrieve_set(
     Args:
       model: a model.
       images: a set of captions.
+      image_encoder: the model's encoder of images.
+      text_encoder: the model's encoder of texts.
       cache: a directory for embeddings, from which an interrupted run goes on.
       progress: show progress bars on stderr.
 
@@ -84,24 +92,21 @@ def retrieve_set(
         raise ValueError(f"{images.source} has no captions to find")
     pairs = {pair.image for pair in model.pairs}
     represented, captions, skipped, own = [], [], list(images.skipped), 0
-    for part in embed_set(images, load_encoder(model, "image"), cache=cache, progress=progress):
+    for part in embed_set(images, image_encoder, cache=cache, progress=progress):
+        skipped.extend(part.skipped)
+        if not part.captions:
+            continue
         represented.append(_represent(model, "image", part.embeddings))
         captions.extend(part.captions)
-        skipped.extend(part.skipped)
         own += sum(str(images.place(i).resolve()) in pairs for i in part.indices.tolist())
     if not captions:
         raise ValueError(f"none of {images.size} images in {images.source} could be read")
     owners = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
-    sentences = embed_sentences(
-        [text for texts in captions for text in texts],
-        load_encoder(model, "text"),
-        cache=cache,
-        progress=progress,
-    )
-    texts = _represent(model, "text", sentences)
+    sentences = [text for texts in captions for text in texts]
+    embeddings = embed_sentences(sentences, text_encoder, cache=cache, progress=progress)
     to_text, to_image = retrieval_ranks(
         jax.tree.map(lambda *parts: np.concatenate(parts), *represented),
-        texts,
+        _represent(model, "text", embeddings),
         np.arange(len(captions)),
         owners,
     )

@@ -15,7 +15,6 @@ from asif_jax.data import ImageSet, Skipped
 from asif_jax.embed_set import embed_sentences, embed_set
 from asif_jax.encoders import Encoder
 from asif_jax.figures import Figure, measure
-from asif_jax.predict import load_encoder
 from asif_jax.projection import RelativeRepresentation
 from asif_jax.prompts import GENERAL, sentences
 from asif_jax.scoring import class_scores, mean_prompts
@@ -53,6 +52,8 @@ class Classification(NamedTuple):
 def classify_set(
     model: Model,
     images: ImageSet,
+    image_encoder: Encoder,
+    text_encoder: Encoder,
     *,
     cache: Path,
     templates: Sequence[str] = GENERAL,
@@ -66,6 +67,8 @@ def classify_set(
     Args:
       model: a model.
       images: a set with classes.
+      image_encoder: the model's encoder of images.
+      text_encoder: the model's encoder of texts.
       cache: a directory for embeddings, from which an interrupted run goes on.
       templates: sentences with {} in the place of the class.
       prompts: "max", the best template counts, or "mean", the mean of their embeddings.
@@ -79,27 +82,29 @@ def classify_set(
     """
     if not images.classes:
         raise ValueError(f"{images.source} has no classes to tell apart")
+    keep = {"cache": cache, "progress": progress}
     texts = represent_classes(
-        model, images.classes, templates, prompts=prompts, cache=cache, progress=progress
+        model, images.classes, templates, text_encoder, prompts=prompts, **keep
     )
-    image_encoder = load_encoder(model, "image")
     pairs = {pair.image for pair in model.pairs}
     labels, predicted, ranks, skipped, own = [], [], [], list(images.skipped), 0
-    for part in embed_set(images, image_encoder, cache=cache, progress=progress):
+    for part in embed_set(images, image_encoder, **keep):
+        skipped.extend(part.skipped)
+        if not len(part.labels):
+            continue
         guesses, places = _name(model, part.embeddings, texts, part.labels)
         labels.append(part.labels)
         predicted.append(np.asarray(guesses))
         ranks.append(np.asarray(places))
-        skipped.extend(part.skipped)
         own += sum(str(images.place(i).resolve()) in pairs for i in part.indices.tolist())
-    rows = {"labels": np.concatenate(labels), "ranks": np.concatenate(ranks)}
-    count, classes = len(rows["labels"]), len(images.classes)
-    if not count:
+    if not labels:
         raise ValueError(f"none of {images.size} images in {images.source} could be read")
+    rows = {"labels": np.concatenate(labels), "ranks": np.concatenate(ranks)}
+    classes = len(images.classes)
     figures = measure(functools.partial(_shares, classes=classes), rows)
     return Classification(
         classes=images.classes,
-        images=count,
+        images=len(rows["labels"]),
         own=own,
         top1=figures["top1"],
         top5=figures["top5"] if classes > 5 else None,
@@ -116,6 +121,7 @@ def represent_classes(
     model: Model,
     classes: Sequence[str],
     templates: Sequence[str],
+    encoder: Encoder,
     *,
     prompts: str,
     cache: Path,
@@ -127,6 +133,7 @@ def represent_classes(
       model: a model.
       classes: names.
       templates: sentences with {} in the place of the class.
+      encoder: the model's encoder of texts.
       prompts: "max", every template on its own, or "mean", the mean of their embeddings.
       cache: a directory for embeddings.
       progress: show a progress bar on stderr.
@@ -140,7 +147,6 @@ def represent_classes(
     if prompts not in ("max", "mean"):
         raise ValueError(f"prompts must be max or mean: got {prompts!r}")
     texts = sentences(classes, templates)
-    encoder: Encoder = load_encoder(model, "text")
     embeddings = embed_sentences(texts, encoder, cache=cache, progress=progress)
     embeddings = jnp.reshape(embeddings, [len(classes), len(templates), -1])
     if prompts == "mean":
