@@ -11,6 +11,7 @@ import pytest
 import test_store
 import toy
 from PIL import Image
+from tfds_sets import FEATURES, prepare
 
 from asif_jax import store
 
@@ -248,6 +249,102 @@ def test_unusable_requests(model, fruit):
     assert "max or mean" in fail("classify", model, image, "--labels", "x", "--prompts", "best")
     assert "no such file" in fail("classify", model, "gone.png", "--labels", "x")
     assert "top must lie" in fail("search", model, "a dog", "--top", 0)
+
+
+@pytest.fixture(scope="module")
+def kinds(stamps, tmp_path_factory):
+    """Stamps that the model has not seen, in folders of their kind."""
+    folder = tmp_path_factory.mktemp("kinds")
+    for kind in ("fruit", "nuts"):
+        (folder / kind).mkdir()
+        for image in sorted((stamps / "food" / kind).glob("*.png"))[12 if kind == "fruit" else 0 :]:
+            shutil.copy(image, folder / kind)
+    return folder
+
+
+def test_eval_on_labelled_folders(model, kinds, tmp_path):
+    (tmp_path / "labels.txt").write_text("nuts\tnut\nfruit\tfruit\n")
+    options = ("--labels-file", tmp_path / "labels.txt", "--cache", tmp_path / "cache")
+    numbers = json.loads(succeed("eval", model, kinds, *options, "--json").stdout)
+    images = {kind: len(list((kinds / kind).iterdir())) for kind in ("fruit", "nuts")}
+    assert numbers["images"] == sum(images.values())
+    assert {row["class"]: row["images"] for row in numbers["per_class"]} == {
+        "fruit": images["fruit"],
+        "nut": images["nuts"],
+    }
+    right = [row["images"] for row in numbers["confusion"] if row["class"] == row["named"]]
+    assert numbers["top_1"]["value"] == pytest.approx(sum(right) / numbers["images"])
+    assert numbers["top_1"]["low"] <= numbers["top_1"]["value"] <= numbers["top_1"]["high"]
+    assert (numbers["own_images"], numbers["skipped"]) == (0, 0)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")}
+    again = succeed("eval", model, kinds, *options)
+    assert f"top-1           {numbers['top_1']['value']:.3f}".split() == next(
+        line.split()[:2] for line in again.stdout.splitlines() if line.startswith("top-1")
+    )
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+
+
+def test_eval_on_a_set_of_tfds(model, kinds, tmp_path):
+    features = {
+        "image": FEATURES.Image(),
+        "label": FEATURES.ClassLabel(names=["Fruit", "nuts_and_seeds"]),
+    }
+    records = [
+        {"image": str(path), "label": label}
+        for label, kind in enumerate(("fruit", "nuts"))
+        for path in sorted((kinds / kind).iterdir())[:3]
+    ]
+    # The stamps are PNG with transparency, which the feature's default shape does not allow.
+    features["image"] = FEATURES.Image(shape=(None, None, 4))
+    prepare("toy_food", features, {"train": records[:2], "test": records}, tmp_path / "tfds")
+    (tmp_path / "templates.txt").write_text("{}\nsome {}\n")
+    options = ("--data-dir", tmp_path / "tfds", "--cache", tmp_path / "cache")
+    options += ("--prompts", "mean", "--templates-file", tmp_path / "templates.txt")
+    numbers = json.loads(succeed("eval", model, "tfds:toy_food", *options, "--json").stdout)
+    assert numbers["images"] == 6
+    assert [row["class"] for row in numbers["per_class"]] == ["Fruit", "nuts and seeds"]
+    assert numbers["prompts"] == "mean of 2 templates"
+    assert numbers["data"].endswith("toy_food/1.0.0 test")
+    part = succeed("eval", model, "tfds:toy_food", *options, "--split", "train[:1]")
+    assert "images: 1" in part.stdout
+
+
+def test_eval_on_captions(model, fruit, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = shutil.copytree(fruit, tmp_path / "pairs")
+    result = succeed("eval", model, folder)
+    row = next(line for line in result.stdout.splitlines() if line.startswith("image to text"))
+    # These are the model's own pairs, copied.
+    assert float(row.split()[3]) >= 0.9
+    assert "own images" not in result.stdout
+    assert (tmp_path / "asif-jax").is_dir()
+    assert "own images: 12 are among the model's pairs" in succeed("eval", model, fruit).stdout
+    bad = sorted(folder.glob("*.png"))[0]
+    bad.write_bytes(bad.read_bytes()[:100])
+    result = succeed("eval", model, folder, "--json")
+    assert f"skipped {bad}: cut short or damaged" in result.stderr
+    assert "changed since the last run" in result.stderr
+    numbers = json.loads(result.stdout)
+    assert (numbers["images"], numbers["captions"], numbers["skipped"]) == (11, 11, 1)
+
+
+def test_unusable_evaluations(model, fruit, kinds, tmp_path):
+    def refused(*arguments):
+        return fail("eval", model, *arguments, "--cache", tmp_path / "cache")
+
+    (tmp_path / "lines.txt").write_text("one\ntwo\nthree\n")
+    lines = tmp_path / "lines.txt"
+    assert "is not a model" in fail("eval", fruit, kinds)
+    assert "no such folder" in refused(tmp_path / "gone")
+    assert "a folder for each class" in refused(kinds / "nuts")
+    assert "is no TFDS set" in refused(kinds, "--split", "test")
+    assert "3 names for 2 classes" in refused(kinds, "--labels-file", lines)
+    assert "must hold {}" in refused(kinds, "--templates-file", lines)
+    assert "no templates" in refused(fruit, "--templates-file", lines)
+    assert "max or mean" in refused(kinds, "--prompts", "best")
+    assert "no TFDS set toy_none" in refused("tfds:toy_none", "--data-dir", tmp_path)
+    assert "not prepared" in refused("tfds:cifar100", "--data-dir", tmp_path)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_help_and_usage():
