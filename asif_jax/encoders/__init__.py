@@ -1,5 +1,6 @@
 """Frozen encoders in Flax, and the readers of their published weights."""
 
+from asif_jax.encoders.batching import microbatched, sharded
 from asif_jax.encoders.efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
 from asif_jax.encoders.encoder import Encoder
 from asif_jax.encoders.load import load
@@ -9,4 +10,6 @@ __all__ = [
     "EfficientNetLiteConfig",
     "Encoder",
     "load",
+    "microbatched",
+    "sharded",
 ]

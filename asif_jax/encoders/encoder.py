@@ -10,7 +10,7 @@ from jax import Array
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """A frozen encoder of one modality.
+    """A frozen encoder of one modality: one that `load` returns, or any pure function of yours.
 
     Attributes:
       apply: (params, batch) -> [batch, dimension] float32. Pure, so it can be jitted, mapped,
@@ -22,6 +22,17 @@ class Encoder:
       dimension: of the embeddings.
       identity: architecture, weights and preprocessing in one line; two encoders with the same
         identity give the same embeddings.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> means = Encoder(
+      ...     lambda params, pixels: pixels.mean(axis=(1, 2)) * params,
+      ...     jnp.array([0.3, 0.6, 0.1]),
+      ...     lambda images: jnp.stack([jnp.asarray(image) for image in images]),
+      ...     modality="image", name="mean color", dimension=3, identity="mean color, version 1",
+      ... )
+      >>> means.apply(means.params, jnp.full([1, 4, 4, 3], 10.0)).round(2).tolist()
+      [[3.0, 6.0, 1.0]]
     """
 
     apply: Callable[[Any, Any], Array]

@@ -1,0 +1,125 @@
+"""Encoders of large batches: split over devices, or run piece by piece within a bound on memory.
+
+Both take an encoder and return one, whose `apply` is as pure as before, so that they combine:
+`sharded(microbatched(encoder, memory=2**30), mesh=mesh, axis="data")`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from asif_jax.encoders.encoder import Encoder
+from asif_jax.sharding import _split, _trim
+
+
+def sharded(encoder: Encoder, *, mesh: Mesh, axis: str) -> Encoder:
+    """Data parallelism: every device holds the parameters and encodes its part of the batch.
+
+    Args:
+      encoder: any encoder, whose rows do not depend on one another.
+      mesh: the devices.
+      axis: the mesh axis that batches are split over; those that do not divide are padded.
+
+    Returns:
+      The encoder, its parameters copied to every device of the mesh, its embeddings split over
+      `axis` where the batch divides.
+
+    Raises:
+      ValueError: no such axis.
+
+    Example:
+      >>> copy = Encoder(lambda params, x: x, (), list, modality="text", name="copy", dimension=1,
+      ...                identity="copy")
+      >>> everywhere = sharded(copy, mesh=jax.make_mesh((1,), ("data",)), axis="data")
+      >>> everywhere.apply(everywhere.params, jnp.ones([2, 1])).tolist()
+      [[1.0], [1.0]]
+    """
+    if axis not in mesh.shape:
+        raise ValueError(f"no axis {axis!r} in the mesh {dict(mesh.shape)}")
+    rows, whole = PartitionSpec(axis), PartitionSpec()
+    mapped = jax.shard_map(
+        encoder.apply,
+        mesh=mesh,
+        in_specs=(whole, rows),
+        out_specs=rows,
+        # No value is shared between devices, whatever the encoder is made of.
+        check_vma=False,
+    )
+
+    def apply(params: Any, batch: Any) -> Array:
+        count = _rows(batch)
+        batch = jax.tree.map(lambda array: _split(jnp.asarray(array), mesh, axis), batch)
+        return _trim(mapped(params, batch), mesh, count)
+
+    params = jax.device_put(encoder.params, NamedSharding(mesh, whole))
+    return dataclasses.replace(encoder, apply=apply, params=params)
+
+
+def microbatched(encoder: Encoder, *, memory: int) -> Encoder:
+    """Encodes a batch piece by piece, with as many rows at once as fit in memory.
+
+    The compiler says how much a piece needs, when a new shape of batch is traced; this takes a few
+    compilations.
+
+    Args:
+      encoder: any encoder, whose rows do not depend on one another.
+      memory: bytes that a device may use beside parameters, batch and embeddings.
+
+    Returns:
+      The encoder. Its `apply` raises ValueError where not even one row fits, or the compiler
+      does not say.
+    """
+
+    def apply(params: Any, batch: Any) -> Array:
+        rows = _rows_within(encoder.apply, params, batch, memory)
+        return _in_pieces(encoder.apply, rows)(params, batch)
+
+    return dataclasses.replace(encoder, apply=apply)
+
+
+def _in_pieces(apply: Callable[[Any, Any], Array], rows: int) -> Callable[[Any, Any], Array]:
+    def mapped(params: Any, batch: Any) -> Array:
+        if rows == (count := _rows(batch)):
+            return apply(params, batch)
+
+        def piece(start: Array) -> Array:
+            part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, rows), batch)
+            return apply(params, part)
+
+        # The last piece begins early enough to be full, and repeats some of the one before.
+        batch = jax.tree.map(jnp.asarray, batch)
+        pieces = -(-count // rows)
+        encoded = jax.lax.map(piece, jnp.minimum(jnp.arange(pieces) * rows, count - rows))
+        last = encoded[-1, pieces * rows - count :]
+        return jnp.concatenate([encoded[:-1].reshape(-1, encoded.shape[-1]), last])
+
+    return mapped
+
+
+def _rows_within(apply: Callable[[Any, Any], Array], params: Any, batch: Any, memory: int) -> int:
+    """How many rows of a batch to take at once: all, or a power of two."""
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (params, batch))
+
+    def needed(rows: int) -> int:
+        analysis = jax.jit(_in_pieces(apply, rows)).lower(*shapes).compile().memory_analysis()
+        if analysis is None:
+            raise ValueError("this platform's compiler does not say how much memory it uses")
+        return analysis.temp_size_in_bytes
+
+    rows = _rows(batch)
+    while (bytes_needed := needed(rows)) > memory:
+        if rows == 1:
+            raise ValueError(f"one row needs {bytes_needed} bytes, more than memory={memory}")
+        # What rows need grows with their number, at most in proportion.
+        fitting = max(rows * memory // bytes_needed, 1)
+        rows = 1 << (min(fitting, rows - 1).bit_length() - 1)
+    return rows
+
+
+def _rows(batch: Any) -> int:
+    return jax.tree.leaves(batch)[0].shape[0]
