@@ -1,13 +1,12 @@
 """The projection several times faster, by looking only where similar anchors lie.
 
-The anchors are sorted once into small clusters of equal size. A query is compared with all
-centroids, then exactly with the members of the nearest clusters: an inverted file (Sivic and
-Zisserman, "Video Google", ICCV 2003) whose lists have one length, so that shapes are static. Only
-anchors of clusters that are not probed are missed; `recall_curve` says how many.
+The anchors are sorted once into small clusters. A query is compared with all centroids, then
+exactly with the members of the nearest clusters: an inverted file (Sivic and Zisserman, "Video
+Google", ICCV 2003) whose lists have one length, so that shapes are static. Only anchors of clusters
+that are not probed are missed; `recall_curve` says how many.
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -20,9 +19,12 @@ from asif_jax.nearest import DEFAULT_MEMORY, check_nearest, nearest_anchors
 from asif_jax.projection import RelativeRepresentation, represent_nearest
 from asif_jax.selection import top_k
 
-_CLUSTER_SIZE = 64
-# Rows that say where a cut goes, and rounds of 2-means on them; 512 and 12 find 0.4% more.
-_SAMPLE = 256
+# Small clusters find more among as many candidates, but every centroid is read for every query.
+_CLUSTER_SIZE = 48
+_HALVINGS = 5
+# Rows that say where a mean lies, or a cut goes, and rounds of k-means on them.
+_SAMPLE_OF_LIST = 128
+_SAMPLE_OF_CUT = 256
 _ROUNDS = 8
 _ROWS_AT_ONCE = 8192
 
@@ -33,7 +35,9 @@ class Clusters(NamedTuple):
     Attributes:
       embeddings: [clusters, size, d] float32 or bfloat16 unit vectors.
       members: [clusters, size] int32, which anchor each of them is; n in an empty place.
-      centroids: [clusters, d] unit vectors of the same type.
+      centroids: [clusters, d] of the same type: the mean m of the members over the root of |m|,
+        between m, whose similarity is the members' mean, and its direction. It finds more than
+        either.
       live: [n] bool, false for anchors that must not be found. To remove pairs later, replace it
         by the model's.
     """
@@ -45,17 +49,17 @@ class Clusters(NamedTuple):
 
 
 def cluster(anchors: ArrayLike, *, live: ArrayLike | None = None) -> Clusters:
-    """Sorts anchors into clusters, by halving them again and again.
+    """Sorts anchors into clusters: k-means into lists, which 2-means then halves again and again.
 
-    Each cut is a 2-means whose halves are of equal size. 1.6 million anchors of 384 dimensions take
-    about 25 s on two cores. Pairs inserted into a model later are found once it is clustered anew.
+    1.6 million anchors of 384 dimensions take about 35 s on two cores. Pairs inserted into a model
+    later are found once it is clustered anew.
 
     Args:
-      anchors: [n, d] float32 or bfloat16, of one modality.
+      anchors: [n, d] float32 or bfloat16, of one modality; CPUs search float32 faster.
       live: [n] bool, false for anchors to leave out; all live by default.
 
     Returns:
-      The clusters, a power of two of them, of 46 to 91 anchors each where n is large.
+      The clusters, about n / 46 of them where n is large, of 48 places each.
 
     Raises:
       ValueError: shapes that do not fit, or no anchor.
@@ -70,17 +74,19 @@ def cluster(anchors: ArrayLike, *, live: ArrayLike | None = None) -> Clusters:
     units = normalize(anchors).astype(jnp.promote_types(anchors.dtype, jnp.bfloat16))
     finite = jnp.isfinite(units).all(axis=-1)
     live = finite if live is None else finite & live
-    levels = max(0, round(math.log2(n / _CLUSTER_SIZE)))
-    places = -(-n // 2**levels) * 2**levels
     # An empty place reads row n, which is zero, as a dead one does.
     units = jnp.concatenate([jnp.where(live[:, None], units, 0), jnp.zeros_like(units[:1])])
-    members = jnp.where(live, jnp.arange(n, dtype=jnp.int32), n)
-    members = jnp.pad(members, (0, places - n), constant_values=n)[None]
-    while members.shape[0] < 2**levels and members.shape[1] > _ROWS_AT_ONCE:
-        members = _halve(units, members)
-    members = _divide(units, members, 2**levels // members.shape[0]).reshape(2**levels, -1)
+    size = min(_CLUSTER_SIZE, n)
+    halvings = min(_HALVINGS, (-(-n // size) - 1).bit_length())
+    members = _divide(units, _bins(units, live, size << halvings), halvings)
+    # A bin of r rows fills the first of its clusters, all but one to the full.
+    bins = members.shape[0] >> halvings
+    filled = jnp.argsort(members[:, 0] == n, stable=True)[: (n - bins) // size + bins]
+    members = members[filled]
     embeddings = units[members]
-    centroids = normalize(jnp.mean(embeddings, axis=1, dtype=jnp.float32))
+    count = jnp.maximum(jnp.sum(members < n, axis=-1, keepdims=True), 1)
+    means = jnp.sum(embeddings, axis=1, dtype=jnp.float32) / count
+    centroids = normalize(means) * jnp.sqrt(jnp.linalg.norm(means, axis=-1, keepdims=True))
     return Clusters(embeddings, members, centroids.astype(embeddings.dtype), live)
 
 
@@ -196,45 +202,86 @@ def recall_curve(
     return found / jnp.maximum(found[-1], 1)
 
 
-@functools.partial(jax.jit, static_argnames="parts")
-def _divide(units: Array, members: Array, parts: int) -> Array:
-    """[c, parts, size / parts] from [c, size], each cluster by itself, whose rows fit a cache."""
+@functools.partial(jax.jit, static_argnames="width")
+def _bins(units: Array, live: Array, width: int) -> Array:
+    """[bins, width] rows: every list of k-means in bins of its own, its core before its rim."""
+    n = live.shape[0]
+    lists = max(1, n // width)
+    label, similarity = _nearest_mean(units, _means(units[:n], lists))
+    label = jnp.where(live, label[:n], lists)
+    _, _, order = jax.lax.sort((label, -similarity[:n], jnp.arange(n)), num_keys=2)
+    label = label[order]
+    count = jnp.bincount(label, length=lists)
+    place = jnp.arange(n) - (jnp.cumsum(count) - count)[label]
+    bins_of_list = -(-count // width)
+    first = (jnp.cumsum(bins_of_list) - bins_of_list)[label]
+    bins = (n - lists) // width + lists
+    place = jnp.where(label < lists, first * width + place, bins * width)
+    members = jnp.full(bins * width, n, jnp.int32)
+    return members.at[place].set(order, mode="drop").reshape(bins, width)
+
+
+def _means(units: Array, lists: int) -> Array:
+    """[lists, d] unit means: spherical k-means (Dhillon and Modha, 2001) on some of the rows."""
+    sample = units[:: max(1, units.shape[0] // (lists * _SAMPLE_OF_LIST))]
+    start = sample[:: sample.shape[0] // lists][:lists]
+
+    def move(means: Array, _) -> tuple[Array, None]:
+        label, _ = _nearest_mean(sample, means)
+        sums = jnp.zeros(means.shape, jnp.float32).at[label].add(sample.astype(jnp.float32))
+        moved = normalize(sums).astype(means.dtype)
+        return jnp.where((sums == 0).all(axis=-1, keepdims=True), means, moved), None
+
+    return jax.lax.scan(move, start, length=_ROUNDS)[0]
+
+
+def _nearest_mean(units: Array, means: Array) -> tuple[Array, Array]:
+    """[n] int32, which mean is nearest each row, and [n], how similar it is."""
+
+    def nearest(row: Array) -> tuple[Array, Array]:
+        similarity = cosine_similarities(row, means, normalized=True)
+        return jnp.argmax(similarity).astype(jnp.int32), jnp.max(similarity)
+
+    return jax.lax.map(nearest, units, batch_size=_ROWS_AT_ONCE)
+
+
+@functools.partial(jax.jit, static_argnames="halvings")
+def _divide(units: Array, members: Array, halvings: int) -> Array:
+    """[bins * 2**halvings, size] from [bins, width], each bin by itself, whose rows fit a cache."""
 
     def divide(members: Array) -> Array:
-        rows = units[members]
+        rows, alive = units[members], members < units.shape[0] - 1
         places = jnp.arange(members.size, dtype=jnp.int32)[None]
-        while places.shape[0] < parts:
-            places = _halve(rows, places)
+        for _ in range(halvings):
+            places = _halve(rows, alive, places)
         return members[places]
 
-    return jax.lax.map(divide, members)
+    return jax.lax.map(divide, members).reshape(members.shape[0] << halvings, -1)
 
 
-@jax.jit
-def _halve(units: Array, members: Array) -> Array:
-    """[2c, size / 2] from [c, size]: each cluster cut at the median between its 2 means."""
-    count, size = members.shape
+def _halve(rows: Array, alive: Array, places: Array) -> Array:
+    """[2c, size / 2] from [c, size]: each cluster cut across the line between its 2 means.
 
-    def direction(members: Array) -> Array:
-        rows = units[members[:: max(1, size // _SAMPLE)]].astype(jnp.float32)
-        rows -= rows.mean(axis=0)
-        farthest = rows[jnp.argmax(jnp.sum(rows**2, axis=-1))]
+    Empty places go last, so that the first half is full before the second gets any.
+    """
+    count, size = places.shape
+
+    def direction(places: Array) -> Array:
+        some = places[:: max(1, size // _SAMPLE_OF_CUT)]
+        there = alive[some][:, None]
+        sample = rows[some].astype(jnp.float32)
+        sample = jnp.where(there, sample - sample.sum(axis=0) / jnp.maximum(there.sum(), 1), 0)
+        farthest = sample[jnp.argmax(jnp.sum(sample**2, axis=-1))]
 
         def move(along: Array, _) -> tuple[Array, None]:
-            return normalize(jnp.sign(rows @ along) @ rows), None
+            return normalize(jnp.sign(sample @ along) @ sample), None
 
-        return jax.lax.scan(move, farthest, length=_ROUNDS)[0].astype(units.dtype)
+        return jax.lax.scan(move, farthest, length=_ROUNDS)[0]
 
-    def positions(members: Array, along: Array) -> Array:
-        parts = jnp.pad(members, (0, -size % _ROWS_AT_ONCE) if size > _ROWS_AT_ONCE else (0, 0))
-        parts = parts.reshape(-1, min(size, _ROWS_AT_ONCE))
-        return jax.lax.map(lambda part: units[part] @ along, parts).reshape(-1)[:size]
-
-    at_once = max(1, _ROWS_AT_ONCE // size)
-    directions = jax.lax.map(direction, members, batch_size=min(count, 64))
-    along = jax.lax.map(lambda a: positions(*a), (members, directions), batch_size=at_once)
+    along = rows.astype(jnp.float32) @ jax.vmap(direction)(places).T
+    along = jnp.where(alive[places], along[places, jnp.arange(count)[:, None]], jnp.inf)
     order = jnp.argsort(along, axis=-1)
-    return jnp.take_along_axis(members, order, axis=-1).reshape(2 * count, size // 2)
+    return jnp.take_along_axis(places, order, axis=-1).reshape(2 * count, size // 2)
 
 
 def _search(queries: Array, embeddings: Array, probed: Array, *, at_once: int) -> Array:

@@ -35,7 +35,7 @@ class Settings:
     """Similarities kept."""
     p: float = 8.0
     """The exponent."""
-    probes: tuple[int, ...] = (64, 128, 256)
+    probes: tuple[int, ...] = (64, 128)
     """Clusters that approximate projections search."""
     memory: int = 2**31
     """Bytes that an exact projection may use."""
@@ -95,7 +95,7 @@ def published(settings: Settings, anchors: dict, inputs: dict) -> Runs:
     import torch
 
     tensors = {
-        name: (torch.from_numpy(np.array(inputs[name])), torch.from_numpy(np.array(anchors[name])))
+        name: tuple(torch.from_dlpack(array) for array in (inputs[name], anchors[name]))
         for name in inputs
     }
 
