@@ -50,7 +50,9 @@ def draw(key: jax.Array, *, rows: int, settings: Settings) -> asif.RelativeRepre
 
 def measure(settings: Settings, b: int, m: int) -> list[object]:
     """One row of the table."""
-    queries, gallery = (draw(jax.random.key(r), rows=r, settings=settings) for r in (b, m))
+    queries, gallery = jax.block_until_ready(
+        [draw(jax.random.key(rows), rows=rows, settings=settings) for rows in (b, m)]
+    )
     compiled = asif.similarity.lower(queries, gallery).compile()
     taken = peak_bytes(compiled, queries, gallery)
     runs = {"asif": lambda: compiled(queries, gallery)}
