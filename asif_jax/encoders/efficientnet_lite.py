@@ -1,7 +1,8 @@
 """EfficientNet-Lite: image embeddings from mobile inverted bottlenecks.
 
 Tan and Le, "EfficientNet", ICML 2019, in the Lite variant of its authors: no squeeze-and-excite,
-ReLU6, stem and head of fixed width. BatchNorm, frozen, is folded into the convolutions.
+ReLU6, stem and head of fixed width. BatchNorm, frozen, is folded into the convolutions. In bfloat16
+only the pointwise convolutions are, where the work is: the others do not bear it.
 """
 
 import dataclasses
@@ -68,13 +69,11 @@ _STAGES = (
 class Depthwise(nnx.Module):
     """A convolution of every channel by itself, with TensorFlow's "SAME" padding."""
 
-    def __init__(
-        self, channels: int, kernel: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs
-    ):
+    def __init__(self, channels: int, kernel: int, stride: int, *, rngs: nnx.Rngs):
         self.stride = stride
         shape = (kernel, kernel, 1, channels)
-        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), shape, dtype))
-        self.bias = nnx.Param(jnp.zeros(channels, dtype))
+        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), shape))
+        self.bias = nnx.Param(jnp.zeros(channels))
 
     def __call__(self, images: Array) -> Array:
         # XLA's CPU backend has no fast grouped convolution; accelerators do.
@@ -136,6 +135,20 @@ def depthwise_by_shifts(images: Array, kernel: Array, *, stride: int) -> Array:
     return result
 
 
+class Linear(nnx.Module):
+    """A pointwise convolution: its product in `dtype`, the bias and the result float32."""
+
+    def __init__(self, inputs: int, outputs: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        initializer = nnx.initializers.lecun_normal()
+        self.kernel = nnx.Param(initializer(rngs.params(), (inputs, outputs), dtype))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, images: Array) -> Array:
+        kernel = self.kernel.get_value()
+        product = jnp.dot(images.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
+        return product + self.bias.get_value()
+
+
 class Block(nnx.Module):
     """Mobile inverted bottleneck: expand, depthwise, project, and add the input if it fits."""
 
@@ -149,11 +162,11 @@ class Block(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        linear = functools.partial(nnx.Linear, dtype=dtype, param_dtype=dtype, rngs=rngs)
+        linear = functools.partial(Linear, dtype=dtype, rngs=rngs)
         width = inputs * stage.expansion
         self.residual = stride == 1 and inputs == outputs
         self.expand = linear(inputs, width) if stage.expansion > 1 else None
-        self.depthwise = Depthwise(width, stage.kernel, stride, dtype=dtype, rngs=rngs)
+        self.depthwise = Depthwise(width, stage.kernel, stride, rngs=rngs)
         self.project = linear(width, outputs)
 
     def __call__(self, images: Array) -> Array:
@@ -172,8 +185,7 @@ class EfficientNetLite(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        options = {"dtype": dtype, "param_dtype": dtype, "rngs": rngs}
-        self.stem = nnx.Conv(3, _STEM, (3, 3), strides=2, padding="SAME", **options)
+        self.stem = nnx.Conv(3, _STEM, (3, 3), strides=2, padding="SAME", rngs=rngs)
         blocks, inputs = [], _STEM
         for index, stage in enumerate(_STAGES):
             outputs = _scaled_channels(stage.channels, config.width)
@@ -182,8 +194,8 @@ class EfficientNetLite(nnx.Module):
                 blocks.append(Block(inputs, outputs, stage, stride, dtype=dtype, rngs=rngs))
                 inputs = outputs
         self.blocks = nnx.List(blocks)
-        self.head = nnx.Linear(inputs, FEATURES, **options)
-        self.classifier = nnx.Linear(FEATURES, _CLASSES, **options)
+        self.head = Linear(inputs, FEATURES, dtype=dtype, rngs=rngs)
+        self.classifier = Linear(FEATURES, _CLASSES, dtype=dtype, rngs=rngs)
 
     def __call__(self, pixels: Array) -> Array:
         """Embeds images.
@@ -198,7 +210,7 @@ class EfficientNetLite(nnx.Module):
         images = jax.nn.relu6(self.stem(images))
         for block in self.blocks:
             images = block(images)
-        return jnp.mean(jax.nn.relu6(self.head(images)), axis=(1, 2), dtype=jnp.float32)
+        return jnp.mean(jax.nn.relu6(self.head(images)), axis=(1, 2))
 
     def classify(self, pixels: Array) -> Array:
         """Scores the ImageNet classes.
@@ -290,7 +302,7 @@ def load_efficientnet_lite(
     Args:
       path: the .pth file.
       config: the variant it holds.
-      dtype: of parameters and products, float32 or bfloat16.
+      dtype: of the pointwise convolutions, float32 or bfloat16.
 
     Returns:
       The module with its weights.

@@ -4,9 +4,11 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from vision_oracle import CONFIGS, shapes
 
 from asif_jax import encoders
 
@@ -92,3 +94,66 @@ def test_tokenizing_says_nothing_of_pytorch(installed_encoder):
     program = "from asif_jax import encoders; encoders.load('all-MiniLM-L6-v2')"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_names_on_the_hub_are_fetched(write_checkpoint, monkeypatch):
+    directory, _ = write_checkpoint(CONFIGS["vit"], shapes("vit"))
+    asked = []
+
+    def fetch(name, *, revision):
+        asked.append((name, revision))
+        return directory
+
+    monkeypatch.setattr("asif_jax.encoders.hub.fetch", fetch)
+    assert encoders.load("some/vit-tiny").name == "vit-tiny"
+    pinned = encoders.load("some/vit-tiny@v1")
+    assert pinned.name == "vit-tiny"
+    assert encoders.load("some/vit-tiny", revision="v2").identity == pinned.identity
+    assert asked == [("some/vit-tiny", None), ("some/vit-tiny@v1", None), ("some/vit-tiny", "v2")]
+
+
+def test_what_exists_is_not_sought_on_the_hub(write_checkpoint, monkeypatch):
+    directory, _ = write_checkpoint(CONFIGS["vit"], shapes("vit"))
+    monkeypatch.chdir(directory.parent.parent)
+    relative = f"{directory.parent.name}/{directory.name}"
+    assert encoders.load(relative).name == directory.name
+
+
+def test_a_model_of_two_towers_asks_which(write_checkpoint):
+    vision = CONFIGS["clip_vision_model"]
+    config = {"model_type": "clip", "vision_config": vision, "projection_dim": 6}
+    tensors = shapes("clip_vision_model") | {
+        "visual_projection.weight": (6, 8),
+        "text_projection.weight": (6, 4),
+        "text_model.final_layer_norm.bias": (4,),
+        "logit_scale": (),
+    }
+    directory, _ = write_checkpoint(config, tensors)
+    with pytest.raises(ValueError, match="encodes image and text: say which by modality="):
+        encoders.load(directory)
+    with pytest.raises(ValueError, match="encodes image and text, not audio"):
+        encoders.load(directory, modality="audio")
+    encoder = encoders.load(directory, modality="image")
+    assert (encoder.modality, encoder.dimension) == ("image", 6)
+
+
+def test_options_that_do_not_apply_are_refused(installed_encoder):
+    installed_encoder("efficientnet-lite0")
+    for options in ({"pooling": "mean"}, {"prompt": "query"}, {"modality": "text"}):
+        with pytest.raises(ValueError, match="is an image encoder, without choice"):
+            encoders.load("efficientnet-lite0", **options)
+    with pytest.raises(ValueError, match="is not on the hub, so it has no revision v1"):
+        encoders.load("efficientnet-lite0", revision="v1")
+
+
+def test_bfloat16_keeps_the_direction(installed_encoder):
+    exact = installed_encoder("efficientnet-lite0")
+    encoder = encoders.load("efficientnet-lite0", dtype=jnp.bfloat16)
+    products = {leaf.dtype for leaf in jax.tree.leaves(encoder.params) if leaf.ndim == 2}
+    assert products == {jnp.dtype(jnp.bfloat16)}
+    assert encoder.identity == f"{exact.identity} bfloat16"
+    pixels = np.random.default_rng(0).integers(0, 256, [4, 64, 80, 3]).astype(np.uint8)
+    halves, wholes = (np.asarray(jax.jit(e.apply)(e.params, pixels)) for e in (encoder, exact))
+    assert halves.dtype == np.float32
+    lengths = np.linalg.norm(halves, axis=-1) * np.linalg.norm(wholes, axis=-1)
+    assert np.min(np.sum(halves * wholes, axis=-1) / lengths) > 0.999

@@ -1,5 +1,6 @@
 import json
 import re
+import weakref
 
 import jax.numpy as jnp
 import numpy as np
@@ -98,6 +99,20 @@ def test_tensors_are_read_one_by_one_and_only_those_needed():
     readers = {name: lambda name=name: (read.append(name), content[name])[1] for name in content}
     put(Tensors(readers), unused=["head"])
     assert sorted(read) == sorted(set(content) - {"head"})
+
+
+def test_no_two_tensors_are_held_while_reading():
+    content, held = toy_tensors(), []
+
+    def read(name):
+        assert not any(reference() is not None for reference in held)
+        array = content[name].copy()
+        held.append(weakref.ref(array))
+        return array
+
+    # Another type than the source's, so that nothing can be passed on without a copy.
+    put(Tensors({n: lambda n=n: read(n) for n in content}), dtype=jnp.bfloat16)
+    assert len(held) == len(content)
 
 
 @pytest.mark.parametrize("sharded", [False, True])
