@@ -21,6 +21,10 @@ CORE = (
     "anchors",
     "explain",
     "metrics",
+    "captions",
+    "whitening",
+    "hubness",
+    "calibration",
     "tuning",
 )
 PARTS = ("encoders", "data", "store", "report", "checkpoint", "prompts")
