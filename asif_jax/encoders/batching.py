@@ -14,6 +14,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from asif_jax.encoders.encoder import Encoder
+from asif_jax.encoders.pieces import in_pieces, row_count
 from asif_jax.sharding import _split, _trim
 
 
@@ -52,7 +53,7 @@ def sharded(encoder: Encoder, *, mesh: Mesh, axis: str) -> Encoder:
     )
 
     def apply(params: Any, batch: Any) -> Array:
-        count = _rows(batch)
+        count = row_count(batch)
         batch = jax.tree.map(lambda array: _split(jnp.asarray(array), mesh, axis), batch)
         return _trim(mapped(params, batch), mesh, count)
 
@@ -77,28 +78,9 @@ def microbatched(encoder: Encoder, *, memory: int) -> Encoder:
 
     def apply(params: Any, batch: Any) -> Array:
         rows = _rows_within(encoder.apply, params, batch, memory)
-        return _in_pieces(encoder.apply, rows)(params, batch)
+        return in_pieces(encoder.apply, rows)(params, batch)
 
     return dataclasses.replace(encoder, apply=apply)
-
-
-def _in_pieces(apply: Callable[[Any, Any], Array], rows: int) -> Callable[[Any, Any], Array]:
-    def mapped(params: Any, batch: Any) -> Array:
-        if rows == (count := _rows(batch)):
-            return apply(params, batch)
-
-        def piece(start: Array) -> Array:
-            part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, rows), batch)
-            return apply(params, part)
-
-        # The last piece begins early enough to be full, and repeats some of the one before.
-        batch = jax.tree.map(jnp.asarray, batch)
-        pieces = -(-count // rows)
-        encoded = jax.lax.map(piece, jnp.minimum(jnp.arange(pieces) * rows, count - rows))
-        last = encoded[-1, pieces * rows - count :]
-        return jnp.concatenate([encoded[:-1].reshape(-1, encoded.shape[-1]), last])
-
-    return mapped
 
 
 def _rows_within(apply: Callable[[Any, Any], Array], params: Any, batch: Any, memory: int) -> int:
@@ -106,12 +88,12 @@ def _rows_within(apply: Callable[[Any, Any], Array], params: Any, batch: Any, me
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (params, batch))
 
     def needed(rows: int) -> int:
-        analysis = jax.jit(_in_pieces(apply, rows)).lower(*shapes).compile().memory_analysis()
+        analysis = jax.jit(in_pieces(apply, rows)).lower(*shapes).compile().memory_analysis()
         if analysis is None:
             raise ValueError("this platform's compiler does not say how much memory it uses")
         return analysis.temp_size_in_bytes
 
-    rows = _rows(batch)
+    rows = row_count(batch)
     while (bytes_needed := needed(rows)) > memory:
         if rows == 1:
             raise ValueError(f"one row needs {bytes_needed} bytes, more than memory={memory}")
@@ -119,7 +101,3 @@ def _rows_within(apply: Callable[[Any, Any], Array], params: Any, batch: Any, me
         fitting = max(rows * memory // bytes_needed, 1)
         rows = 1 << (min(fitting, rows - 1).bit_length() - 1)
     return rows
-
-
-def _rows(batch: Any) -> int:
-    return jax.tree.leaves(batch)[0].shape[0]

@@ -4,8 +4,13 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 from flax import nnx
 from jax import Array
+
+from asif_jax.encoders.pieces import Apply, in_pieces
+
+_ROWS_ON_CPU = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Encoder:
       [[3.0, 6.0, 1.0]]
     """
 
-    apply: Callable[[Any, Any], Array]
+    apply: Apply
     params: Any
     preprocess: Callable[[Sequence[Any]], Any]
     modality: str
@@ -44,18 +49,28 @@ class Encoder:
     identity: str
 
 
-def pure(model: nnx.Module) -> tuple[Callable[[Any, Any], Array], nnx.State]:
+def pure(
+    model: nnx.Module, *, before: Callable[[Any], Any] = lambda batch: batch
+) -> tuple[Apply, nnx.State]:
     """Splits a module into the pure function and the parameters of an `Encoder`.
+
+    On a CPU the function encodes a few rows at a time, whose activations stay in the cache.
 
     Args:
       model: a module whose call takes a batch and returns embeddings.
+      before: what happens to a batch before the module.
 
     Returns:
-      (params, batch) -> embeddings, and params.
+      (params, batch) -> embeddings, jitted, and params.
     """
     graph, params = nnx.split(model)
 
-    def apply(params, batch):
-        return nnx.merge(graph, params)(batch)
+    def whole(params: Any, batch: Any) -> Array:
+        return nnx.merge(graph, params)(before(batch))
+
+    @jax.jit
+    def apply(params: Any, batch: Any) -> Array:
+        pieces = in_pieces(whole, _ROWS_ON_CPU)
+        return jax.lax.platform_dependent(params, batch, cpu=pieces, default=whole)
 
     return apply, params

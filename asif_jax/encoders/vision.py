@@ -14,6 +14,7 @@ from asif_jax.encoders.clip_vision import load_clip_vision
 from asif_jax.encoders.config import read_json
 from asif_jax.encoders.dinov2 import load_dinov2
 from asif_jax.encoders.encoder import Encoder, pure
+from asif_jax.encoders.siglip_vision import load_siglip_vision
 from asif_jax.encoders.vit import load_vit
 from asif_jax.encoders.weights import fingerprint, weight_files
 
@@ -42,6 +43,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "dinov2_with_registers": Architecture(load_dinov2, "bit", _POOLINGS),
     "clip": Architecture(load_clip_vision, "clip"),
     "clip_vision_model": Architecture(load_clip_vision, "clip"),
+    "siglip": Architecture(load_siglip_vision, "siglip"),
+    "siglip_vision_model": Architecture(load_siglip_vision, "siglip"),
 }
 
 
@@ -83,11 +86,8 @@ def load_image_encoder(
     processing = image_processing.read_image_processing(directory, default=architecture.processor)
     options = {} if pooling is None else {"pooling": pooling}
     model = architecture.load(directory, **options, dtype=dtype)
-    apply_normalized, params = pure(model)
-
-    def apply(params, pixels):
-        return apply_normalized(params, image_processing.normalize(pixels, processing))
-
+    normalize = functools.partial(image_processing.normalize, processing=processing)
+    apply, params = pure(model, before=normalize)
     weights = fingerprint(path, *weight_files(directory))
     precision = "" if jnp.dtype(dtype) == jnp.float32 else f" {jnp.dtype(dtype).name}"
     described = image_processing.describe(processing)
