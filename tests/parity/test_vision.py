@@ -34,6 +34,12 @@ def _clip(**sizes):
     return transformers.CLIPModel(config)
 
 
+def _siglip():
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 50}
+    text |= {"intermediate_size": 16, "bos_token_id": 48, "eos_token_id": 49}
+    return transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=_ViT))
+
+
 def _dinov2(**sizes):
     return transformers.Dinov2Model(transformers.Dinov2Config(**_SIZES | sizes))
 
@@ -73,6 +79,10 @@ MODELS = {
     ),
     "clip, without projection": lambda: transformers.CLIPVisionModel(
         transformers.CLIPVisionConfig(**_ViT)
+    ),
+    "siglip": lambda: _siglip(),
+    "siglip, vision alone, exact gelu": lambda: transformers.SiglipVisionModel(
+        transformers.SiglipVisionConfig(**{**_ViT, **_WIDE}, hidden_act="gelu")
     ),
 }
 
@@ -192,10 +202,10 @@ def reference_embeddings(model, pixels, pooling):
     # A classifier's body, under the name of its architecture.
     body = getattr(model, model.base_model_prefix, model)
     with torch.no_grad():
-        if kind == "clip":
+        if kind in ("clip", "siglip"):
             result = model.get_image_features(pixels, **options)
             result = getattr(result, "pooler_output", result)
-        elif kind == "clip_vision_model":
+        elif kind in ("clip_vision_model", "siglip_vision_model"):
             outputs = model(pixels, **options)
             result = getattr(outputs, "image_embeds", None)
             result = outputs.pooler_output if result is None else result
@@ -209,7 +219,7 @@ def reference_embeddings(model, pixels, pooling):
 
 def load(directory, **options):
     kind = json.loads((directory / "config.json").read_text())["model_type"]
-    poolings = (None,) if kind.startswith("clip") else ("cls", "mean")
+    poolings = (None,) if kind.startswith(("clip", "siglip")) else ("cls", "mean")
     for pooling in poolings:
         yield pooling, encoders.load(directory, modality="image", pooling=pooling, **options)
 
