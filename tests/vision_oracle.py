@@ -32,6 +32,12 @@ CONFIGS = {
         "intermediate_size": HIDDEN,
         "projection_dim": 6,
     },
+    "siglip_vision_model": {
+        **_SIZES,
+        "model_type": "siglip_vision_model",
+        "intermediate_size": HIDDEN,
+        "hidden_act": "gelu",
+    },
 }
 
 _BERT_NAMES = {
@@ -70,6 +76,7 @@ _NAMES = {
     },
 }
 _NAMES["deit"] = _NAMES["vit"]
+_NAMES["siglip_vision_model"] = _NAMES["clip_vision_model"]
 _NAMES["dinov2_with_registers"] = {
     **_NAMES["dinov2"],
     "up": "mlp.weights_in",
@@ -113,6 +120,21 @@ def shapes(kind):
             "visual_projection.weight": (config["projection_dim"], WIDTH),
         }
         return {n if n.startswith("visual") else f"vision_model.{n}": s for n, s in result.items()}
+    if kind == "siglip_vision_model":
+        norm("post_layernorm")
+        norm("head.layernorm")
+        linear("head.attention.out_proj", WIDTH, WIDTH)
+        linear("head.mlp.fc1", hidden, WIDTH)
+        linear("head.mlp.fc2", WIDTH, hidden)
+        result |= {
+            "embeddings.patch_embedding.weight": patches,
+            "embeddings.patch_embedding.bias": (WIDTH,),
+            "embeddings.position_embedding.weight": (PATCHES, WIDTH),
+            "head.probe": (1, 1, WIDTH),
+            "head.attention.in_proj_weight": (3 * WIDTH, WIDTH),
+            "head.attention.in_proj_bias": (3 * WIDTH,),
+        }
+        return {f"vision_model.{name}": shape for name, shape in result.items()}
     norm("layernorm")
     result |= {
         "embeddings.patch_embeddings.projection.weight": patches,
@@ -131,12 +153,15 @@ def embed(kind, tensors, images, pooling="cls"):
     """Embeddings of normalized images of the trained resolution, [batch, SIDE, SIDE, 3]."""
     t = {name.removeprefix("vision_model."): array for name, array in tensors.items()}
     names, clip = _NAMES[kind], kind == "clip_vision_model"
-    prefix = "embeddings.patch_embedding" + ("" if clip else "s.projection")
+    siglip = kind == "siglip_vision_model"
+    prefix = "embeddings.patch_embedding" + ("" if clip or siglip else "s.projection")
     patches = _cut(images) @ t[f"{prefix}.weight"].transpose(2, 3, 1, 0).reshape(-1, WIDTH)
     patches = patches + t.get(f"{prefix}.bias", 0)
     if clip:
         first = t["embeddings.class_embedding"][None]
         positions = t["embeddings.position_embedding.weight"]
+    elif siglip:
+        first, positions = np.zeros([0, WIDTH]), t["embeddings.position_embedding.weight"]
     else:
         first = t["embeddings.cls_token"][0]
         if kind == "deit":
@@ -161,6 +186,8 @@ def embed(kind, tensors, images, pooling="cls"):
         )
     if clip:
         return _norm(t, "post_layernorm", x[:, 0]) @ t["visual_projection.weight"].T
+    if siglip:
+        return _pool_by_attention(t, _norm(t, "post_layernorm", x))
     x = _norm(t, "layernorm", x)
     return x[:, 0] if pooling == "cls" else x[:, before:].mean(axis=1)
 
@@ -186,16 +213,30 @@ def _scale(t, layer, index):
     return t.get(f"{layer}.layer_scale{index}.lambda1", 1.0)
 
 
+def _pool_by_attention(t, x):
+    weights = np.split(t["head.attention.in_proj_weight"], 3)
+    biases = np.split(t["head.attention.in_proj_bias"], 3)
+    probe = np.broadcast_to(t["head.probe"], (len(x), 1, WIDTH))
+    inputs = (probe, x, x)
+    query, key, value = (i @ w.T + b for i, w, b in zip(inputs, weights, biases, strict=True))
+    pooled = _linear(t, "head.attention.out_proj", _softmax_attention(query, key, value))
+    names = {"up": "mlp.fc1", "down": "mlp.fc2"}
+    hidden = _feed("siglip_vision_model", t, "head", names, _norm(t, "head.layernorm", pooled))
+    return (pooled + hidden)[:, 0]
+
+
 def _attend(t, layer, names, x):
-    query, key, value = (
-        _linear(t, f"{layer}.{names[part]}", x).reshape(*x.shape[:2], HEADS, -1)
-        for part in ("query", "key", "value")
-    )
+    projections = (_linear(t, f"{layer}.{names[part]}", x) for part in ("query", "key", "value"))
+    return _linear(t, f"{layer}.{names['attended']}", _softmax_attention(*projections))
+
+
+def _softmax_attention(*projections):
+    query, key, value = (x.reshape(*x.shape[:2], HEADS, -1) for x in projections)
     logits = np.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(WIDTH / HEADS)
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    attended = np.einsum("bhqk,bkhd->bqhd", weights, value).reshape(x.shape)
-    return _linear(t, f"{layer}.{names['attended']}", attended)
+    attended = np.einsum("bhqk,bkhd->bqhd", weights, value)
+    return attended.reshape(*attended.shape[:2], WIDTH)
 
 
 def _feed(kind, t, layer, names, x):

@@ -122,7 +122,7 @@ def test_preprocessing_is_the_checkpoints_own(written):
 def test_heads_are_left_out(written, write_checkpoint):
     kind, directory, _ = written
     head = {"classifier.weight": (4, 8)} if kind != "clip_vision_model" else {"logit_scale": ()}
-    prefix = {"clip_vision_model": ""}.get(kind, f"{kind}.")
+    prefix = "" if kind.endswith("_vision_model") else f"{kind}."
     with_head = {f"{prefix}{name}": shape for name, shape in shapes(kind).items()} | head
     expected = jax.tree.leaves(load_image_encoder(directory, name="x").params)
     # The same random numbers, as the head comes last.
