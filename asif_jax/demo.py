@@ -14,6 +14,7 @@ from asif_jax.embed import EmbeddedPairs, check_k, embed_pairs, embed_texts
 from asif_jax.encoders import Encoder
 from asif_jax.evaluation import Fold, Retrieval
 from asif_jax.explain import explain
+from asif_jax.prompts import sentences
 from asif_jax.report import Confusion, Evidence, Example, Found, Guess, RecallRow, Report, Search
 from asif_jax.scoring import rank, similarity
 
@@ -151,7 +152,7 @@ def _group_names(embedded: EmbeddedPairs) -> dict[str, str]:
 
 def _embed_prompts(labels: Sequence[str], encoder: Encoder) -> np.ndarray:
     """[classes, templates, e] embeddings of every label in every template."""
-    texts = [template.format(label) for label in labels for template in TEMPLATES]
+    texts = sentences(labels, TEMPLATES)
     return embed_texts(texts, encoder, progress=False).reshape(len(labels), len(TEMPLATES), -1)
 
 

@@ -13,6 +13,7 @@ from asif_jax.embed import embed_images, embed_texts
 from asif_jax.encoders import Encoder
 from asif_jax.explain import explain
 from asif_jax.projection import RelativeRepresentation
+from asif_jax.prompts import sentences
 from asif_jax.scoring import class_scores, mean_prompts, rank, similarity
 from asif_jax.store import Model, StoredPair
 
@@ -96,16 +97,12 @@ def name_images(
     Raises:
       ValueError: no label, an unusable template, or no readable image.
     """
-    if not labels:
-        raise ValueError("no labels to choose from")
-    if unusable := [template for template in templates if "{}" not in template]:
-        raise ValueError(f"a template must hold {{}} in the place of the label: {unusable[0]!r}")
+    in_words = sentences(labels, templates)
     if prompts not in ("max", "mean"):
         raise ValueError(f"prompts must be max or mean: got {prompts!r}")
     image_encoder, text_encoder = (load_encoder(model, m) for m in ("image", "text"))
     embeddings, kept, skipped = embed_images(images, image_encoder, progress=progress)
-    sentences = [template.replace("{}", label) for label in labels for template in templates]
-    texts = embed_texts(sentences, text_encoder, progress=False)
+    texts = embed_texts(in_words, text_encoder, progress=False)
     texts = jnp.reshape(texts, [len(labels), len(templates), -1])
     texts = texts if prompts == "max" else mean_prompts(texts)
     scores = class_scores(_represent(model, "image", embeddings), _represent(model, "text", texts))
