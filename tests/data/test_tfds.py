@@ -148,6 +148,60 @@ def test_captions_are_preferred_to_unsupervised_labels(tmp_path):
     assert read_tfds("toy_web", feature="safe", data_dir=tmp_path).read(0).label == 1
 
 
+PAPER = {
+    "cifar100": ("test", {"id": "", "coarse_label": 0}),
+    "eurosat": ("train", {"filename": ""}),
+    "imagenet2012": ("validation", {"file_name": ""}),
+    "imagenet_v2": ("test", {"file_name": ""}),
+    "oxford_iiit_pet": (
+        "test",
+        {"species": 1, "file_name": "", "head_bbox": FEATURES.BBox(0.0, 0.0, 1.0, 1.0)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_sets_of_the_paper(tmp_path, name):
+    """A few records of our own under the real name, features, version and configuration."""
+    split, others = PAPER[name]
+    real = tfds.builder_cls(name)
+    features = real(data_dir=str(tmp_path)).info.features
+    size = 32 if name == "cifar100" else 64
+    suffix = "png" if name == "cifar100" else "jpg"
+    for label, color in enumerate(WORDS):
+        Image.new("RGB", (size, size), color).save(tmp_path / f"{label}.{suffix}")
+    Image.new("L", (size, size)).save(tmp_path / "mask.png")
+    masks = {key: str(tmp_path / "mask.png") for key in features if key.endswith("_mask")}
+    records = [
+        {"image": str(tmp_path / f"{label}.{suffix}"), "label": label, **masks, **others}
+        for label in range(3)
+    ]
+
+    class Few(real, skip_registration=True):
+        @classmethod
+        def get_metadata(cls):
+            return real.get_metadata()
+
+        def _split_generators(self, _):
+            return {split: enumerate(records)}
+
+    Few.name = name
+    Few(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
+    found = read_tfds(name, data_dir=tmp_path)
+    assert found.classes == tuple(features["label"].names)
+    for index in range(3):
+        image, label, _ = found.read(index)
+        expected = Image.new("RGB", (size, size), WORDS[label])
+        np.testing.assert_allclose(np.asarray(image), np.asarray(expected), atol=3)
+    if name.startswith("imagenet"):
+        with pytest.raises(ValueError, match="WordNet ids"):
+            read_set(f"tfds:{name}", data_dir=tmp_path)
+        names = [f"{synset}\tclass {index}" for index, synset in enumerate(found.classes)]
+        (tmp_path / "names.txt").write_text("\n".join(names))
+        named = read_set(f"tfds:{name}", data_dir=tmp_path, labels_file=tmp_path / "names.txt")
+        assert named.classes[:2] == ("class 0", "class 1")
+
+
 def test_unusable_sets_are_named(tmp_path, data_dir):
     with pytest.raises(ValueError, match=r"no TFDS set toy_colours in .*"):
         read_tfds("toy_colours", data_dir=data_dir)
