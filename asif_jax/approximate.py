@@ -27,6 +27,9 @@ _SAMPLE_OF_LIST = 128
 _SAMPLE_OF_CUT = 256
 _ROUNDS = 8
 _ROWS_AT_ONCE = 8192
+# What a CPU compares with a query at once: 128 queries search 64 clusters of 384 dimensions in
+# 42 ms by 2.4 MB, in 76 and 56 ms by half and twice of that.
+_BYTES_AT_ONCE = 2_500_000
 
 
 class Clusters(NamedTuple):
@@ -140,7 +143,7 @@ def project(
         queries,
         clusters.embeddings,
         probed,
-        cpu=functools.partial(_search, at_once=1),
+        cpu=_search_in_cache,
         default=functools.partial(_search, at_once=max(1, memory // (8 * probes * size * d))),
     )
     members = clusters.members[probed].reshape(-1, probes * size)
@@ -282,6 +285,18 @@ def _halve(rows: Array, alive: Array, places: Array) -> Array:
     along = jnp.where(alive[places], along[places, jnp.arange(count)[:, None]], jnp.inf)
     order = jnp.argsort(along, axis=-1)
     return jnp.take_along_axis(places, order, axis=-1).reshape(2 * count, size // 2)
+
+
+def _search_in_cache(queries: Array, embeddings: Array, probed: Array) -> Array:
+    """`_search` for CPUs: some of the clusters that a query probes after another."""
+    b, probes = probed.shape
+    _, size, d = embeddings.shape
+    groups = -(-probes * size * d * embeddings.itemsize // _BYTES_AT_ONCE)
+    in_group = -(-probes // groups)
+    probed = jnp.pad(probed, ((0, 0), (0, groups * in_group - probes)))
+    probed = probed.reshape(b * groups, in_group)
+    similarities = _search(jnp.repeat(queries, groups, axis=0), embeddings, probed, at_once=1)
+    return similarities.reshape(b, groups * in_group * size)[:, : probes * size]
 
 
 def _search(queries: Array, embeddings: Array, probed: Array, *, at_once: int) -> Array:

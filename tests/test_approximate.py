@@ -122,15 +122,14 @@ def test_under_transforms():
     np.testing.assert_allclose(*gradients, atol=1e-5)
 
 
-def test_several_queries_at_once_find_the_same():
+def test_several_queries_or_some_clusters_at_once_find_the_same(monkeypatch):
     embeddings, anchors = data(3000)
-    clusters = approximate.cluster(anchors)
-    probed = jnp.tile(jnp.arange(7), [6, 1])
-    one, many = (
-        approximate._search(jnp.asarray(embeddings), clusters.embeddings, probed, at_once=count)
-        for count in (1, 4)
-    )
+    clusters = approximate.cluster(anchors).embeddings
+    arrays = jnp.asarray(embeddings), clusters, jnp.tile(jnp.arange(7), [6, 1])
+    one, many = (approximate._search(*arrays, at_once=count) for count in (1, 4))
     np.testing.assert_allclose(one, many, atol=1e-6)
+    monkeypatch.setattr(approximate, "_BYTES_AT_ONCE", 3 * clusters[0].nbytes)
+    np.testing.assert_allclose(one, approximate._search_in_cache(*arrays), atol=1e-6)
 
 
 def test_an_empty_batch():
