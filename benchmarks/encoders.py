@@ -204,12 +204,11 @@ def onnx_run(module: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> Ca
     return lambda: session.run(None, feed)[0]
 
 
-def product_rate(dtype: str) -> float:
-    """Floating-point operations a second of a large matrix product."""
-    size = 4096 if jax.default_backend() == "cpu" else 8192
+def product(dtype: str) -> tuple[Callable[[], Any], int]:
+    """A large matrix product, and its floating-point operations."""
+    size = 2048 if jax.default_backend() == "cpu" else 8192
     matrix = jax.random.normal(jax.random.key(0), [size, size], dtype)
-    product = jax.jit(jnp.matmul)
-    return 2 * size**3 / median_seconds({"": lambda: product(matrix, matrix)}, repeats=3)[""]
+    return functools.partial(jax.jit(jnp.matmul), matrix, matrix), 2 * size**3
 
 
 def operations(case: Case) -> int:
@@ -226,37 +225,45 @@ def embeddings_of(run: Callable[[], Any]) -> np.ndarray:
     return np.asarray(result, np.float64)
 
 
-def compare(name: str, settings: Settings, rate: float) -> None:
+def compare(name: str, settings: Settings) -> None:
     """Prints the table of one model."""
     model = case(name, settings)
-    limit = rate / operations(model)
+    work = operations(model)
     model.module.to(device(), getattr(torch, settings.dtype))
-    print(f"\n{name}: {rate / limit / 1e9:.3g} GFLOP each, so {limit:.4g} a second", flush=True)
-    rows = []
-    for batch in settings.batches:
-        runs, prepared = {}, {}
-        for runtime in settings.runtimes:
-            start = time.perf_counter()
-            runs[runtime] = run_of(runtime, model, batch)
-            prepared[runtime] = time.perf_counter() - start
-        first = embeddings_of(next(iter(runs.values())))
-        on_cpu = jax.default_backend() == "cpu"
-        peaks = {runtime: peak_bytes(run) for runtime, run in runs.items() if on_cpu}
-        seconds = median_seconds(runs, repeats=settings.repeats)
-        for runtime, run in runs.items():
-            rows.append(
-                [
-                    f"{runtime}, batch {batch}",
-                    batch / seconds[runtime],
-                    seconds.get("eager", np.nan) / seconds[runtime],
-                    batch / seconds[runtime] / limit,
-                    prepared[runtime],
-                    peaks[runtime] / 2**20 if on_cpu else "",
-                    f"{cosines(embeddings_of(run), first).min():.7f}",
-                ]
-            )
+    print(f"\n{name}: {work / 1e9:.3g} GFLOP each", flush=True)
+    rows = [row for batch in settings.batches for row in rows_of(model, batch, work, settings)]
     header = ["", "a second", "x eager", "x limit", "compile s", "peak MiB", "cosine"]
     print_table(header, rows)
+
+
+def rows_of(model: Case, batch: int, work: int, settings: Settings) -> list[list[object]]:
+    """The rows of one batch size, of which the last is the limit."""
+    runs, prepared = {}, {}
+    for runtime in settings.runtimes:
+        start = time.perf_counter()
+        runs[runtime] = run_of(runtime, model, batch)
+        prepared[runtime] = time.perf_counter() - start
+    on_cpu = jax.default_backend() == "cpu"
+    peaks = {runtime: peak_bytes(run) / 2**20 for runtime, run in runs.items() if on_cpu}
+    first = embeddings_of(next(iter(runs.values())))
+    agreement = {n: cosines(embeddings_of(run), first).min() for n, run in runs.items()}
+    multiply, operations = product(settings.dtype)
+    # In the same rounds, for the speed of a machine drifts.
+    seconds = median_seconds({**runs, "limit": multiply}, repeats=settings.repeats)
+    limit = operations / seconds.pop("limit") / work
+    rows: list[list[object]] = [
+        [
+            f"{runtime}, batch {batch}",
+            batch / taken,
+            seconds.get("eager", np.nan) / taken,
+            batch / taken / limit,
+            prepared[runtime],
+            peaks.get(runtime, ""),
+            f"{agreement[runtime]:.7f}",
+        ]
+        for runtime, taken in seconds.items()
+    ]
+    return [*rows, [f"limit, batch {batch}", limit, "", 1.0, "", "", ""]]
 
 
 def cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
@@ -267,11 +274,9 @@ def cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 def main(settings: Settings) -> None:
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(os.cpu_count() or 1)
-    rate = product_rate(settings.dtype)
-    print(f"{machine()}, PyTorch {torch.__version__}; {settings}")
-    print(f"a large product: {rate / 1e9:.4g} GFLOP/s", flush=True)
+    print(f"{machine()}, PyTorch {torch.__version__}; {settings}", flush=True)
     for name in settings.models:
-        compare(name, settings, rate)
+        compare(name, settings)
 
 
 if __name__ == "__main__":
