@@ -290,6 +290,7 @@ def _run_eval(command: Eval) -> None:
     interval = f"{CONFIDENCE:.0%} of {RESAMPLES} bootstrap resamples of the images"
     if command.json:
         facts |= {"own_images": found.own, "interval": interval}
+        facts |= {"templates": list(templates)} if images.classes else {}
         _print(facts | figures, as_json=True)
         return
     if found.own:

@@ -303,7 +303,7 @@ def test_eval_on_a_set_of_tfds(model, kinds, tmp_path):
     numbers = json.loads(succeed("eval", model, "tfds:toy_food", *options, "--json").stdout)
     assert numbers["images"] == 6
     assert [row["class"] for row in numbers["per_class"]] == ["Fruit", "nuts and seeds"]
-    assert numbers["prompts"] == "mean of 2 templates"
+    assert (numbers["prompts"], numbers["templates"]) == ("mean of 2 templates", ["{}", "some {}"])
     assert numbers["data"].endswith("toy_food/1.0.0 test")
     part = succeed("eval", model, "tfds:toy_food", *options, "--split", "train[:1]")
     assert "images: 1" in part.stdout
