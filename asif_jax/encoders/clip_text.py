@@ -66,10 +66,21 @@ class ClipText(nnx.Module):
         """
         length = ids.shape[-1]
         tokens = self.words(ids) + self.positions(jnp.arange(length))
-        causal = jnp.tri(length, dtype=bool)
+        visible = self.visible(length)
         for block in self.blocks:
-            tokens = block(tokens, causal)
+            tokens = block(tokens, visible)
         return self.norm(tokens)
+
+    def visible(self, length: int) -> Array:
+        """Which tokens each token sees: itself and those before it.
+
+        Args:
+          length: of the sentences, in tokens.
+
+        Returns:
+          [length, length] bool, by seeing and by seen token.
+        """
+        return jnp.tri(length, dtype=bool)
 
 
 def _block(config: ClipTextConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> Block:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from asif_jax.encoders import bert, clip_text, mpnet, roberta
+from asif_jax.encoders import bert, clip_text, mpnet, roberta, siglip_text
 from asif_jax.encoders.config import read_json, sizes
 from asif_jax.encoders.encoder import Encoder, pure
 from asif_jax.encoders.pooling import POOLINGS, Dense, Head, SentenceEncoder
@@ -30,6 +30,7 @@ class Architecture:
       prefix: that the names have in a checkpoint with further parts.
       unused: patterns of the tensors that such parts bring.
       head: content of config.json -> how tokens become an embedding if nothing else says it.
+      full: whether all texts are padded to the longest, with padding that counts as text.
     """
 
     config: type[Any]
@@ -38,6 +39,7 @@ class Architecture:
     prefix: str
     unused: Sequence[str]
     head: Callable[[Mapping[str, Any]], Head] = lambda config: Head()
+    full: bool = False
 
 
 def _clip_head(config: Mapping[str, Any]) -> Head:
@@ -45,6 +47,13 @@ def _clip_head(config: Mapping[str, Any]) -> Head:
     outputs = config.get("projection_dim", 512)
     projection = Dense(width, outputs, "text_projection", bias=False)
     return Head(("lasttoken",), (projection,))
+
+
+def _siglip_head(config: Mapping[str, Any]) -> Head:
+    sizes = config.get("text_config", config)
+    width = sizes.get("hidden_size", 768)
+    outputs = sizes.get("projection_size", width)
+    return Head(("lasttoken",), (Dense(width, outputs, "head"),))
 
 
 _ROBERTA = Architecture(
@@ -58,6 +67,15 @@ _CLIP = Architecture(
     clip_text.UNUSED,
     _clip_head,
 )
+_SIGLIP = Architecture(
+    siglip_text.SiglipTextConfig,
+    siglip_text.SiglipText,
+    clip_text.checkpoint_name,
+    "text_model.",
+    siglip_text.UNUSED,
+    _siglip_head,
+    full=True,
+)
 
 # By the model_type of config.json.
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -69,6 +87,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "xlm-roberta": _ROBERTA,
     "clip": _CLIP,
     "clip_text_model": _CLIP,
+    "siglip": _SIGLIP,
+    "siglip_text_model": _SIGLIP,
 }
 
 
@@ -110,7 +130,8 @@ def load_text_encoder(
         raise ValueError(f"unknown pooling {pooling!r}: it is none of {', '.join(POOLINGS)}")
     fast = fast_tokenizer(modules.transformer)
     limit = min(modules.max_length or fast.model_max_length, parameters.longest)
-    tokenize = Tokenizer(fast, limit, modules.prompt(prompt), modules.lower_case)
+    words = modules.prompt(prompt)
+    tokenize = Tokenizer(fast, limit, words, modules.lower_case, architecture.full)
     apply, params = pure(
         _model(architecture, parameters, head, directory, modules.transformer, dtype)
     )

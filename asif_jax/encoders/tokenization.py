@@ -23,12 +23,14 @@ class Tokenizer:
       limit: the longest sentence in tokens; longer ones are cut.
       prompt: put before every text.
       lower_case: whether texts are lower-cased first.
+      full: whether all texts are padded to the limit, with padding that counts as text.
     """
 
     fast: Any
     limit: int
     prompt: str = ""
     lower_case: bool = False
+    full: bool = False
 
     def __call__(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Tokenizes texts.
@@ -45,9 +47,9 @@ class Tokenizer:
         encoded = self.fast(texts, truncation=True, max_length=self.limit)["input_ids"]
         longest = max([_SHORTEST, *(len(ids) for ids in encoded)])
         # Powers of two, so that few programs are compiled.
-        length = min(self.limit, 1 << (longest - 1).bit_length())
+        length = self.limit if self.full else min(self.limit, 1 << (longest - 1).bit_length())
         ids = np.full([len(encoded), length], self.fast.pad_token_id or 0, np.int32)
-        mask = np.zeros([len(encoded), length], bool)
+        mask = np.full([len(encoded), length], self.full)
         for row, tokens in enumerate(encoded):
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = True

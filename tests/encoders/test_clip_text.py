@@ -5,6 +5,7 @@ import pytest
 import text_checkpoints
 
 from asif_jax.encoders.clip_text import ClipText, ClipTextConfig, checkpoint_name
+from asif_jax.encoders.siglip_text import SiglipText
 from asif_jax.encoders.weights import with_weights
 
 CONFIG = ClipTextConfig(
@@ -78,6 +79,17 @@ def test_a_token_knows_those_before_it_alone(model, ids):
     before, after = (model(x, everywhere) for x in (ids, changed))
     np.testing.assert_array_equal(after[:, :5], before[:, :5])
     assert (np.abs(after[:, 5:] - before[:, 5:]).max(axis=-1) > 1e-4).all()
+
+
+def test_a_token_of_siglip_knows_all(tensors, ids):
+    siglip = with_weights(
+        lambda rngs: SiglipText(CONFIG, rngs=rngs), tensors, checkpoint_name, source="x", unused=()
+    )
+    everywhere = np.ones_like(ids, bool)
+    changed = ids.copy()
+    changed[:, -1] = (changed[:, -1] + 1) % 40
+    difference = np.abs(siglip(changed, everywhere) - siglip(ids, everywhere))
+    assert (difference.max(axis=-1) > 1e-4).all()
 
 
 def test_usual_sizes_may_be_left_out():

@@ -44,6 +44,14 @@ def test_long_texts_are_cut_and_still_end_as_texts_do(fast):
     assert (batch["ids"][0, -1], batch["ids"][1, 1]) == (last, last)
 
 
+def test_full_texts_are_all_of_one_length_and_their_padding_counts(fast):
+    texts = ["a dog", "", "a " * 100]
+    batch, plain = Tokenizer(fast, 50, full=True)(texts), Tokenizer(fast, 50)(texts)
+    assert batch["mask"].all()
+    np.testing.assert_array_equal(batch["ids"], plain["ids"])
+    assert Tokenizer(fast, 50, full=True)([""])["ids"].shape == (1, 50)
+
+
 def test_prompts_and_lower_case_come_before_the_tokenizer(tmp_path):
     text_checkpoints.byte_pairs(tmp_path)
     fast = fast_tokenizer(tmp_path)

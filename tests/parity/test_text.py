@@ -178,6 +178,34 @@ def test_clip_agrees(tmp_path, model, changes):
     assert cosines(embed(half, texts), expected).min() >= 0.999
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [SMALL | {"projection_size": 24}, LARGER | {"projection_size": 48, "hidden_act": "gelu"}],
+)
+def test_siglip_agrees(tmp_path, changes):
+    size = text_checkpoints.byte_pairs(
+        tmp_path, special=CLIP_SPECIAL, kind="PreTrainedTokenizerFast", limit=20
+    )
+    sizes = {"vocab_size": size, "intermediate_size": 64, "max_position_embeddings": 20}
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    vision = dict(SMALL, intermediate_size=64, image_size=32, patch_size=16)
+    config = transformers.SiglipConfig(
+        text_config={**sizes, **ends, **changes}, vision_config=vision
+    )
+    model = randomize(transformers.SiglipModel(config))
+    model.save_pretrained(tmp_path)
+    texts = [text.strip() for text in TEXTS]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    batch = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        expected = model.get_text_features(batch["input_ids"]).pooler_output.numpy()
+    encoder = load_text_encoder(tmp_path, name="x")
+    assert encoder.dimension == changes["projection_size"]
+    assert relative_difference(embed(encoder, texts), expected) <= 1e-4
+    half = load_text_encoder(tmp_path, name="x", dtype=jnp.bfloat16)
+    assert cosines(embed(half, texts), expected).min() >= 0.999
+
+
 def test_relative_positions_agree():
     distances = np.arange(-600, 601)
     expected = transformers.models.mpnet.modeling_mpnet.MPNetEncoder.relative_position_bucket(
