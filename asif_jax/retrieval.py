@@ -72,7 +72,8 @@ def retrieve_set(
     """Finds the captions of every image of a set among all captions, and the other way round.
 
     Counted as in Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments", CVPR 2015, section 4.1:
-    the rank of an image is that of its best placed caption. The images stay on disk; the sparse representations of all images and captions are in memory.
+    the rank of an image is that of its best placed caption. The images stay on disk; the sparse
+    representations of all images and captions are in memory.
 
     Args:
       model: a model.
