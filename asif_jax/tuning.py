@@ -95,8 +95,8 @@ def tune(
       at: how many places count.
       seed: of the splits.
       transform: applied to anchors and queries in each split, with [n] bool of the anchors that are
-        live, before they are compared: for example whitening fitted to these anchors. Traced.
-      correct: applied to the [held_out, held_out] scores, for example `hubness.csls`. Traced.
+        live, before they are compared: for example whitening fitted to these anchors.
+      correct: applied to the [held_out, held_out] scores, for example `hubness.csls`; traced.
 
     Returns:
       The surface. `best` chooses from it.
@@ -125,14 +125,16 @@ def tune(
             f"k must lie between 1 and the {n - held_out} pairs not held out and p above 0: "
             f"got k {ks}, p {ps}"
         )
-    measure = functools.partial(
-        _recall_surface, largest=ks[-1], at=at, transform=transform, correct=correct
-    )
-    orders = [
-        jax.random.permutation(key, n) for key in jax.random.split(jax.random.key(seed), splits)
-    ]
     grid = jnp.asarray(ks, jnp.int32), jnp.asarray(ps, jnp.float32)
-    recall = [np.asarray(measure(anchors, asked, order[:held_out], *grid)) for order in orders]
+    recall = []
+    for key in jax.random.split(jax.random.key(seed), splits):
+        rows = jax.random.permutation(key, n)[:held_out]
+        live = jnp.ones(n, bool).at[rows].set(False)
+        sides = (anchors, asked) if transform is None else transform(anchors, asked, live)
+        measured = _recall_surface(
+            *sides, rows, live, *grid, largest=ks[-1], at=at, correct=correct
+        )
+        recall.append(np.asarray(measured))
     return Surface(np.asarray(ks), np.asarray(ps), np.stack(recall), at, held_out)
 
 
@@ -225,24 +227,21 @@ def _check_pairs(anchors: Arrays, queries: Arrays) -> int:
     return counts.pop()
 
 
-@functools.partial(jax.jit, static_argnames=("largest", "at", "transform", "correct"))
+@functools.partial(jax.jit, static_argnames=("largest", "at", "correct"))
 def _recall_surface(
     anchors: Arrays,
     queries: Arrays,
     held_out: Array,
+    live: Array,
     ks: Array,
     ps: Array,
     *,
     largest: int,
     at: int,
-    transform: Transform | None,
     correct: Callable[[Array], Array] | None,
 ) -> Array:
     """[K, P, 2] recall of one split."""
     n = next(iter(anchors.values())).shape[0]
-    live = jnp.ones(n, bool).at[held_out].set(False)
-    if transform is not None:
-        anchors, queries = transform(anchors, queries, live)
     first, second = (
         _sorted_nearest(queries[m][held_out], anchors[m], live, largest) for m in anchors
     )

@@ -17,17 +17,15 @@ from asif_jax.cosine import normalize
 
 
 class Whitening(NamedTuple):
-    """Mean and principal axes of the unit embeddings of one modality.
+    """Mean and covariance of the unit embeddings of one modality.
 
     Attributes:
       mean: [d] float32.
-      axes: [d, d] float32, an orthonormal axis a column.
-      variances: [d] float32, at least 0, along the axes.
+      covariance: [d, d] float32.
     """
 
     mean: Array
-    axes: Array
-    variances: Array
+    covariance: Array
 
 
 @jax.jit
@@ -60,21 +58,22 @@ def fit(embeddings: ArrayLike, *, live: ArrayLike | None = None) -> Whitening:
     mean = weights @ units
     centred = jnp.where(alive[:, None], units - mean, 0.0)
     covariance = jnp.matmul(centred.T * weights, centred, precision=jax.lax.Precision.HIGHEST)
-    variances, axes = jnp.linalg.eigh(covariance)
-    return Whitening(mean, axes, jnp.maximum(variances, 0.0))
+    return Whitening(mean, covariance)
 
 
 @jax.jit
 def whiten(embeddings: ArrayLike, whitening: Whitening, *, shrinkage: ArrayLike = 1.0) -> Array:
-    """Centres embeddings and scales their principal axes to even variance, as far as asked.
+    """Centres embeddings and evens out their directions, as far as asked.
 
-    (x - mean) (C + shrinkage * mean variance * I)^(-1/2) over unit embeddings x, up to a rotation,
-    which changes no cosine. A large shrinkage only centres; 0 whitens fully.
+    (C + shrinkage * mean variance * I)^(-1/2) (x - mean) for a unit embedding x, the root being a
+    Cholesky factor: another root is a rotation of it, which changes no cosine. A large shrinkage
+    only centres.
 
     Args:
       embeddings: [..., d] real, queries or anchors.
       whitening: from `fit`, of the same modality.
-      shrinkage: how much of the mean variance is added to every variance, at least 0; traced.
+      shrinkage: how much of the mean variance is added to every variance; traced. Below 1e-3, where
+        rounding would rule, it counts as 1e-3.
 
     Returns:
       [..., d] float32, not normalized; a zero embedding stays zero.
@@ -93,10 +92,13 @@ def whiten(embeddings: ArrayLike, whitening: Whitening, *, shrinkage: ArrayLike 
             f"embeddings {units.shape} do not have the {whitening.mean.shape[-1]} dimensions that "
             "the whitening was fitted to"
         )
-    # An axis along which the anchors do not vary says nothing, and shall not become infinite.
-    total = whitening.variances + shrinkage * jnp.mean(whitening.variances)
-    varies = total > jnp.finfo(total.dtype).eps * jnp.max(total)
-    scale = jnp.where(varies, jax.lax.rsqrt(jnp.where(varies, total, 1.0)), 0.0)
+    spread = jnp.trace(whitening.covariance) / whitening.covariance.shape[0]
+    # Anchors that are all alike have no spread but rounding.
+    added = jnp.maximum(shrinkage, 1e-3) * jnp.where(spread > 1e-12, spread, 1.0)
+    shrunk = whitening.covariance + added * jnp.eye(units.shape[-1])
     present = jnp.any(units != 0.0, axis=-1, keepdims=True)
     centred = jnp.where(present, units - whitening.mean, 0.0)
-    return jnp.matmul(centred, whitening.axes, precision=jax.lax.Precision.HIGHEST) * scale
+    rows = centred.reshape(-1, units.shape[-1])
+    factor = jnp.linalg.cholesky(shrunk)
+    white = jax.scipy.linalg.solve_triangular(factor, rows.T, lower=True).T
+    return white.reshape(units.shape)

@@ -1,5 +1,4 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
@@ -33,11 +32,13 @@ def test_cosines_match_the_formula(n, d, shrinkage):
     np.testing.assert_allclose(rows @ rows.T, expected, atol=2e-4)
 
 
-def test_full_whitening_leaves_unit_covariance():
+def test_without_shrinkage_the_covariance_is_nearly_unit():
     embeddings = np.random.default_rng(0).normal(size=[200, 5]) + 2.0
-    white = whitening.whiten(embeddings, whitening.fit(embeddings), shrinkage=0.0)
-    np.testing.assert_allclose(np.cov(np.asarray(white).T, bias=True), np.eye(5), atol=1e-3)
+    fitted = whitening.fit(embeddings)
+    white = whitening.whiten(embeddings, fitted, shrinkage=0.0)
+    np.testing.assert_allclose(np.cov(np.asarray(white).T, bias=True), np.eye(5), atol=0.02)
     np.testing.assert_allclose(np.mean(white, axis=0), 0.0, atol=1e-4)
+    np.testing.assert_array_equal(white, whitening.whiten(embeddings, fitted, shrinkage=1e-3))
 
 
 def test_dead_rows_do_not_count():
@@ -47,7 +48,7 @@ def test_dead_rows_do_not_count():
     embeddings[15:] = np.nan
     fitted = whitening.fit(embeddings, live=live)
     np.testing.assert_allclose(fitted.mean, expected.mean, atol=1e-6)
-    np.testing.assert_allclose(fitted.variances, expected.variances, atol=1e-6)
+    np.testing.assert_allclose(fitted.covariance, expected.covariance, atol=1e-6)
 
 
 def test_few_anchors_in_many_dimensions_stay_finite():
@@ -56,7 +57,7 @@ def test_few_anchors_in_many_dimensions_stay_finite():
         white = whitening.whiten(embeddings, whitening.fit(embeddings), shrinkage=shrinkage)
         assert np.isfinite(white).all()
     alone = whitening.whiten(embeddings[:1], whitening.fit(embeddings[:1]))
-    np.testing.assert_array_equal(alone, np.zeros([1, 10]))
+    np.testing.assert_allclose(alone, np.zeros([1, 10]), atol=1e-5)
 
 
 def test_zero_stays_zero():
@@ -72,8 +73,7 @@ def test_jit_vmap_and_grad():
 
     together = jax.jit(jax.vmap(white))(sets)
     for rows, result in zip(sets, together, strict=True):
-        # Up to the sign of each axis.
-        np.testing.assert_allclose(jnp.abs(result), jnp.abs(white(rows)), atol=1e-3)
+        np.testing.assert_allclose(result, white(rows), atol=1e-4)
     fitted = whitening.fit(sets[0])
     slope = jax.grad(lambda s: whitening.whiten(sets[0], fitted, shrinkage=s).sum())(1.0)
     assert np.isfinite(slope)

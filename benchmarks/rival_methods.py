@@ -1,0 +1,197 @@
+"""What else couples two frozen encoders by pairs, each written from its paper.
+
+Every method takes the training images [n, d] and one text [n, e] a pair, and returns a function
+from images [b, d] and texts [m, e] to scores [b, m].
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from real_pairs import unit
+
+Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def dense_relative(images: np.ndarray, texts: np.ndarray) -> Score:
+    """Moschella et al., "Relative representations", ICLR 2023: cosines to all anchors, compared by
+    their cosine.
+    """  # noqa: D205
+    images, texts = unit(images), unit(texts)
+    return lambda x, y: unit(unit(x) @ images.T) @ unit(unit(y) @ texts.T).T
+
+
+def nearest_captions(images: np.ndarray, texts: np.ndarray, *, k: int) -> Score:
+    """The mean text of the k most similar training images stands for an image."""
+    images, texts = unit(images), unit(texts)
+
+    def score(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        similarities = unit(x) @ images.T
+        nearest = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
+        return unit(texts[nearest].mean(axis=1)) @ unit(y).T
+
+    return score
+
+
+def ridge(images: np.ndarray, texts: np.ndarray, *, penalty: float) -> Score:
+    """A linear map of images to texts, (X'X + penalty * mean variance * n * I)^-1 X'Y, centred."""
+    (x0, x_mean), (y0, y_mean) = _centred(images), _centred(texts)
+    covariance = x0.T @ x0 / len(x0)
+    shrunk = covariance + penalty * np.trace(covariance) / len(covariance) * np.eye(x0.shape[1])
+    linear = np.linalg.solve(shrunk, x0.T @ y0 / len(x0))
+    return lambda x, y: unit((unit(x) - x_mean) @ linear) @ unit(unit(y) - y_mean).T
+
+
+def procrustes(images: np.ndarray, texts: np.ndarray) -> Score:
+    """Orthogonal Procrustes (Schoenemann 1966) on centred embeddings: the rotation UV' of X'Y."""
+    (x0, x_mean), (y0, y_mean) = _centred(images), _centred(texts)
+    left, _, right = np.linalg.svd(x0.T @ y0, full_matrices=False)
+    rotation = left @ right
+    return lambda x, y: unit((unit(x) - x_mean) @ rotation) @ unit(unit(y) - y_mean).T
+
+
+class Cca(NamedTuple):
+    """Canonical directions, [d, r] and [e, r], their correlations [r], and the means."""
+
+    images: np.ndarray
+    texts: np.ndarray
+    correlations: np.ndarray
+    means: tuple[np.ndarray, np.ndarray]
+
+    def variates(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """[b, r] and [m, r] canonical variates of embeddings."""
+        return (unit(x) - self.means[0]) @ self.images, (unit(y) - self.means[1]) @ self.texts
+
+
+def fit_cca(images: np.ndarray, texts: np.ndarray, *, shrinkage: float) -> Cca:
+    """Regularized canonical correlation analysis: whiten both sides, then the SVD between them."""
+    (x0, x_mean), (y0, y_mean) = _centred(images), _centred(texts)
+    x_root, y_root = (_inverse_root(side.T @ side / len(side), shrinkage) for side in (x0, y0))
+    left, correlations, right = np.linalg.svd(
+        x_root @ (x0.T @ y0 / len(x0)) @ y_root, full_matrices=False
+    )
+    return Cca(x_root @ left, y_root @ right.T, correlations, (x_mean, y_mean))
+
+
+def csa(
+    images: np.ndarray, texts: np.ndarray, *, shrinkage: float, dimension: int | None = None
+) -> Score:
+    """CSA (Li et al., ICLR 2025, section 4): the first canonical variates, normalized, and their
+    inner product in which a coordinate counts as far as it correlates. The shrinkage is an addition
+    without which it fails where dimensions are more than pairs.
+    """  # noqa: D205
+    cca = fit_cca(images, texts, shrinkage=shrinkage)
+
+    def score(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        x, y = (side[:, :dimension] for side in cca.variates(x, y))
+        return (unit(x) * cca.correlations[:dimension]) @ unit(y).T
+
+    return score
+
+
+def weighted_cca(images: np.ndarray, texts: np.ndarray, *, shrinkage: float) -> Score:
+    """The cosine of canonical variates, each of both sides scaled by its correlation."""
+    cca = fit_cca(images, texts, shrinkage=shrinkage)
+
+    def score(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        x, y = (unit(side * cca.correlations) for side in cca.variates(x, y))
+        return x @ y.T
+
+    return score
+
+
+def contrastive(
+    images: np.ndarray, texts: np.ndarray, *, hidden: int | None, seed: int, steps: int = 500
+) -> Score:
+    """Heads on both sides trained by the symmetric contrastive loss (CLIP, LiT).
+
+    With `hidden` units they have two layers, and training pairs are mixed, both sides by the same
+    share, as in FuseMix (Vouitsis et al., CVPR 2024, section 4.2). `texts` may be [n, c, e]: a
+    caption a step is then drawn at random.
+    """
+    texts = texts if texts.ndim == 3 else texts[:, None]
+    present = np.any(texts != 0, axis=-1)
+    sides = (
+        _standardized(images),
+        _standardized(texts.reshape(-1, texts.shape[-1])[present.ravel()]),
+    )
+    x_all = jnp.asarray(sides[0](images))
+    y_all = jnp.asarray(np.where(present[..., None], sides[1](texts), 0.0))
+    counts = jnp.asarray(present.sum(axis=1))
+    keys = jax.random.split(jax.random.key(seed), 3)
+    params = {
+        "images": _init(keys[0], x_all.shape[-1], hidden),
+        "texts": _init(keys[1], y_all.shape[-1], hidden),
+        "scale": jnp.log(jnp.float32(10.0)),
+    }
+    optimizer = optax.adamw(optax.cosine_decay_schedule(1e-3, steps), weight_decay=0.1)
+    batch = min(512, max(len(images) // 2, 2))
+
+    def loss(params, x, y):
+        logits = jnp.exp(params["scale"]) * _head(params["images"], x) @ _head(params["texts"], y).T
+        labels = jnp.arange(batch)
+        entropy = optax.softmax_cross_entropy_with_integer_labels
+        return (entropy(logits, labels) + entropy(logits.T, labels)).mean() / 2
+
+    def step(state, key):
+        params, moments = state
+        pick, caption, mix, partner = jax.random.split(key, 4)
+        rows = jax.random.choice(pick, len(x_all), [batch], replace=False)
+        chosen = jax.random.randint(caption, [batch], 0, counts[rows])
+        x, y = x_all[rows], y_all[rows, chosen]
+        if hidden is not None:
+            share = jax.random.beta(mix, 1.0, 1.0, [batch, 1])
+            other = jax.random.permutation(partner, batch)
+            x, y = (share * side + (1.0 - share) * side[other] for side in (x, y))
+        updates, moments = optimizer.update(jax.grad(loss)(params, x, y), moments, params)
+        return (optax.apply_updates(params, updates), moments), None
+
+    start = params, optimizer.init(params)
+    trained = jax.jit(lambda s, k: jax.lax.scan(step, s, k)[0][0])(
+        start, jax.random.split(keys[2], steps)
+    )
+
+    def score(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        left = _head(trained["images"], sides[0](x))
+        return np.asarray(left @ _head(trained["texts"], sides[1](y)).T)
+
+    return score
+
+
+def _init(key: jax.Array, width: int, hidden: int | None, out: int = 256) -> list[jax.Array]:
+    sizes = [width, out] if hidden is None else [width, hidden, out]
+    keys = jax.random.split(key, len(sizes) - 1)
+    return [
+        jax.random.normal(k, (a, b)) / np.sqrt(a)
+        for k, a, b in zip(keys, sizes, sizes[1:], strict=False)
+    ]
+
+
+def _head(layers: list[jax.Array], x: jax.Array) -> jax.Array:
+    for layer in layers[:-1]:
+        x = jax.nn.gelu(x @ layer)
+    x = x @ layers[-1]
+    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-6)
+
+
+def _standardized(rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    rows = unit(rows)
+    mean, deviation = rows.mean(axis=0), rows.std()
+    return lambda x: (unit(x) - mean) / deviation
+
+
+def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    rows = unit(rows).astype(np.float64)
+    mean = rows.mean(axis=0)
+    return rows - mean, mean
+
+
+def _inverse_root(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
+    shrunk = covariance + shrinkage * np.trace(covariance) / len(covariance) * np.eye(
+        len(covariance)
+    )
+    values, vectors = np.linalg.eigh(shrunk)
+    return vectors / np.sqrt(np.maximum(values, 1e-12)) @ vectors.T
