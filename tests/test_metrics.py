@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -52,6 +53,23 @@ def test_vmap():
     relevant = np.random.default_rng(1).random([4, 3, 5]) < 0.3
     expected = [metrics.best_rank(s, r) for s, r in zip(scores, relevant, strict=True)]
     np.testing.assert_array_equal(jax.vmap(metrics.best_rank)(scores, relevant), expected)
+
+
+def test_class_metrics_and_intervals_under_vmap():
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, 3, size=[2, 4, 10])
+    confusion = functools.partial(metrics.confusion_matrix, classes=3)
+    accuracy = functools.partial(metrics.class_accuracy, classes=3)
+    interval = functools.partial(metrics.bootstrap_interval, jnp.mean, resamples=20)
+    keys = jax.random.split(jax.random.key(0), 4)
+    hits = labels == predicted
+    for function, arguments in (
+        (confusion, (labels, predicted)),
+        (accuracy, (hits, labels)),
+        (interval, (hits, keys)),
+    ):
+        expected = [function(*row) for row in zip(*arguments, strict=True)]
+        np.testing.assert_allclose(jax.vmap(function)(*arguments), expected, rtol=1e-6)
 
 
 def test_shape_error():

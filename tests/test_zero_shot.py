@@ -104,6 +104,13 @@ def test_a_model_that_knows_is_right(tmp_path):
     assert np.trace(found.confusion) == found.images == 18
 
 
+def test_a_model_of_one_pair_still_counts(folder, tmp_path):
+    found = classify(folder, tmp_path, model=noise.model(pairs=1, k=1))
+    assert found.images == found.confusion.sum() == 42
+    # Every score is 0 or 1, and of equals the first class is named.
+    assert np.count_nonzero(found.confusion.sum(axis=0)) <= 2
+
+
 def test_own_images_are_counted(folder, tmp_path):
     images = read_set(str(folder))
     own = [images.place(index).resolve() for index in (0, 20, 41)]
