@@ -96,7 +96,7 @@ def choose_by_grid(
 
 def splits_for(n: int) -> int:
     """Few pairs can hold out few, and do so more often."""
-    return 5 if n <= 1000 else 2
+    return 3 if n <= 1000 else 2
 
 
 def with_csls(fit: Callable[..., Score]) -> Callable[..., Score]:
@@ -258,7 +258,7 @@ ALL = (
     Method(
         "CSA",
         on_means(rivals.csa),
-        lambda n: {"shrinkage": SHRINKAGES, "dimension": (50, 150, None)},
+        lambda n: {"shrinkage": SHRINKAGES, "dimension": (100, None)},
     ),
     WEIGHTED_CCA,
     CORRECTED_CCA,

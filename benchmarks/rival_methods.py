@@ -69,11 +69,15 @@ class Cca(NamedTuple):
 def fit_cca(images: np.ndarray, texts: np.ndarray, *, shrinkage: float) -> Cca:
     """Regularized canonical correlation analysis: whiten both sides, then the SVD between them."""
     (x0, x_mean), (y0, y_mean) = _centred(images), _centred(texts)
-    x_root, y_root = (_inverse_root(side.T @ side / len(side), shrinkage) for side in (x0, y0))
+    x_factor, y_factor = (_factor(side.T @ side / len(side), shrinkage) for side in (x0, y0))
+    between = np.linalg.solve(x_factor, x0.T @ y0 / len(x0))
     left, correlations, right = np.linalg.svd(
-        x_root @ (x0.T @ y0 / len(x0)) @ y_root, full_matrices=False
+        np.linalg.solve(y_factor, between.T).T, full_matrices=False
     )
-    return Cca(x_root @ left, y_root @ right.T, correlations, (x_mean, y_mean))
+    # A factor L of the covariance whitens as L^-1 x.
+    x_directions = np.linalg.solve(x_factor.T, left)
+    y_directions = np.linalg.solve(y_factor.T, right.T)
+    return Cca(x_directions, y_directions, correlations, (x_mean, y_mean))
 
 
 def csa(
@@ -189,9 +193,6 @@ def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows - mean, mean
 
 
-def _inverse_root(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
-    shrunk = covariance + shrinkage * np.trace(covariance) / len(covariance) * np.eye(
-        len(covariance)
-    )
-    values, vectors = np.linalg.eigh(shrunk)
-    return vectors / np.sqrt(np.maximum(values, 1e-12)) @ vectors.T
+def _factor(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
+    d = len(covariance)
+    return np.linalg.cholesky(covariance + shrinkage * np.trace(covariance) / d * np.eye(d))
