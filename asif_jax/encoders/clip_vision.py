@@ -16,20 +16,16 @@ from jax.typing import DTypeLike
 
 from asif_jax.encoders.config import read_json, sizes
 from asif_jax.encoders.patches import Patches, resize_positions
-from asif_jax.encoders.pre_norm import Block, FeedForward, layer_norm
+from asif_jax.encoders.pre_norm import PreNormConfig, blocks, layer_norm
 from asif_jax.encoders.weights import published_name, read_tensors, with_weights
 
 _UNUSED = ("text_model.*", "text_projection.weight", "logit_scale", "embeddings.position_ids")
 
 
-@dataclasses.dataclass(frozen=True)
-class CLIPVisionConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CLIPVisionConfig(PreNormConfig):
     """The sizes of a vision tower, by the names of its config.json."""
 
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
     projection_dim: int = 512
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
@@ -54,9 +50,7 @@ class CLIPVision(nnx.Module):
         count = (config.image_size // config.patch_size) ** 2 + 1
         self.positions = nnx.Param(jnp.zeros([count, width], dtype))
         self.first_norm = layer_norm(width, epsilon=epsilon, dtype=dtype, rngs=rngs)
-        self.blocks = nnx.List(
-            [_block(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
-        )
+        self.blocks = blocks(config, dtype=dtype, rngs=rngs)
         self.norm = layer_norm(width, epsilon=epsilon, dtype=jnp.float32, rngs=rngs)
         self.dimension = config.projection_dim if projected else width
         options = {"dtype": jnp.float32, "param_dtype": dtype, "use_bias": False}
@@ -87,19 +81,7 @@ class CLIPVision(nnx.Module):
         return image if self.projection is None else self.projection(image)
 
 
-def _block(config: CLIPVisionConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> Block:
-    width, hidden = config.hidden_size, config.intermediate_size
-    return Block(
-        width,
-        config.num_attention_heads,
-        FeedForward(width, hidden, activation=config.hidden_act, dtype=dtype, rngs=rngs),
-        epsilon=config.layer_norm_eps,
-        dtype=dtype,
-        rngs=rngs,
-    )
-
-
-# CLIP's text tower and SigLIP name their layers likewise.
+# SigLIP names its layers likewise.
 LAYER_NAMES: Mapping[str, str] = {
     "attention_norm": "layer_norm1",
     "query": "self_attn.q_proj",

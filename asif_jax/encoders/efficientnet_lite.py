@@ -10,7 +10,6 @@ import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from asif_jax.encoders.weights import read_tensors, with_weights
+from asif_jax.encoders.weights import published_name, read_tensors, with_weights
 
 FEATURES = 1280
 _STEM, _CLASSES = 32, 1000
@@ -236,26 +235,16 @@ def _repeats(stage: int, depth: float) -> int:
     return repeats if stage in (0, len(_STAGES) - 1) else math.ceil(repeats * depth)
 
 
-def checkpoint_name(path: tuple[Any, ...]) -> str:
-    """Name of a parameter among the folded tensors.
-
-    Args:
-      path: its path in `EfficientNetLite`.
-
-    Returns:
-      The tensor's name.
-
-    Example:
-      >>> checkpoint_name(("blocks", 3, "expand", "kernel"))
-      '_blocks.3._expand_conv.weight'
-    """
-    *prefix, module, parameter = path
-    name = {"stem": "_conv_stem", "head": "_conv_head", "classifier": "_fc"}.get(
-        module, f"_{module}_conv"
-    )
-    block = [f"_blocks.{prefix[1]}"] if prefix else []
-    return ".".join([*block, name, "bias" if parameter == "bias" else "weight"])
-
+_CHECKPOINT_NAMES = {
+    "stem": "_conv_stem",
+    "head": "_conv_head",
+    "classifier": "_fc",
+    "expand": "_expand_conv",
+    "depthwise": "_depthwise_conv",
+    "project": "_project_conv",
+}
+# From the path of a parameter in the module to its name among the folded tensors.
+checkpoint_name = functools.partial(published_name, names=_CHECKPOINT_NAMES, layer="_blocks")
 
 # The BatchNorm that follows each convolution, in a block and outside.
 _BLOCK_NORMS = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}

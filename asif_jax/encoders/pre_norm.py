@@ -3,6 +3,7 @@
 Xiong et al., "On Layer Normalization in the Transformer Architecture", ICML 2020, figure 1 (b).
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
@@ -111,3 +112,54 @@ class Block(nnx.Module):
         """
         tokens = tokens + self.attention(self.attention_norm(tokens), mask)
         return tokens + self.feed_forward(self.feed_forward_norm(tokens))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreNormConfig:
+    """The sizes of a stack of blocks, by the names of config.json."""
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+
+
+def feed_forward(config: PreNormConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> FeedForward:
+    """The feed-forward network of a block.
+
+    Args:
+      config: its sizes.
+      dtype: of parameters and products.
+      rngs: as Flax wants them.
+
+    Returns:
+      The module.
+    """
+    width, hidden = config.hidden_size, config.intermediate_size
+    return FeedForward(width, hidden, activation=config.hidden_act, dtype=dtype, rngs=rngs)
+
+
+def blocks(
+    config: PreNormConfig, *, bias: bool = True, dtype: DTypeLike, rngs: nnx.Rngs
+) -> nnx.List:
+    """A stack of blocks.
+
+    Args:
+      config: their sizes and number.
+      bias: of queries, keys and values.
+      dtype: of parameters and products.
+      rngs: as Flax wants them.
+
+    Returns:
+      The blocks.
+    """
+    options = {"bias": bias, "dtype": dtype, "rngs": rngs, "epsilon": config.layer_norm_eps}
+    width, heads = config.hidden_size, config.num_attention_heads
+    return nnx.List(
+        [
+            Block(width, heads, feed_forward(config, dtype=dtype, rngs=rngs), **options)
+            for _ in range(config.num_hidden_layers)
+        ]
+    )

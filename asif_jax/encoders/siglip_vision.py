@@ -9,6 +9,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,23 +21,18 @@ from asif_jax.encoders.attention import attention
 from asif_jax.encoders.clip_vision import LAYER_NAMES
 from asif_jax.encoders.config import read_json, sizes
 from asif_jax.encoders.patches import Patches, resize_positions
-from asif_jax.encoders.pre_norm import Block, FeedForward, layer_norm
+from asif_jax.encoders.pre_norm import PreNormConfig, blocks, feed_forward, layer_norm
 from asif_jax.encoders.tensors import Tensors
 from asif_jax.encoders.weights import published_name, read_tensors, with_weights
 
 _UNUSED = ("text_model.*", "logit_scale", "logit_bias", "embeddings.position_ids", "classifier.*")
 
 
-@dataclasses.dataclass(frozen=True)
-class SigLIPVisionConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SigLIPVisionConfig(PreNormConfig):
     """The sizes of a vision tower, by the names of its config.json."""
 
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
     hidden_act: str = "gelu_pytorch_tanh"
-    layer_norm_eps: float = 1e-6
     image_size: int = 224
     patch_size: int = 16
 
@@ -51,7 +47,7 @@ class AttentionPooling(nnx.Module):
         self.query, self.key = linear(width, width), linear(width, width)
         self.value, self.attended = linear(width, width), linear(width, width)
         self.norm = layer_norm(width, epsilon=config.layer_norm_eps, dtype=dtype, rngs=rngs)
-        self.feed_forward = _feed_forward(config, dtype, rngs)
+        self.feed_forward = feed_forward(config, dtype=dtype, rngs=rngs)
 
     def __call__(self, tokens: Array) -> Array:
         probe = self.probe.get_value()
@@ -74,9 +70,7 @@ class SigLIPVision(nnx.Module):
         self.patches = Patches(config.patch_size, width, dtype=dtype, rngs=rngs)
         count = (config.image_size // config.patch_size) ** 2
         self.positions = nnx.Param(jnp.zeros([count, width], dtype))
-        self.blocks = nnx.List(
-            [_block(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
-        )
+        self.blocks = blocks(config, dtype=dtype, rngs=rngs)
         self.norm = layer_norm(width, epsilon=config.layer_norm_eps, dtype=dtype, rngs=rngs)
         self.pooling = AttentionPooling(config, dtype=dtype, rngs=rngs)
 
@@ -97,22 +91,6 @@ class SigLIPVision(nnx.Module):
         return self.pooling(self.norm(tokens)).astype(jnp.float32)
 
 
-def _feed_forward(config: SigLIPVisionConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> FeedForward:
-    width, hidden, activation = config.hidden_size, config.intermediate_size, config.hidden_act
-    return FeedForward(width, hidden, activation=activation, dtype=dtype, rngs=rngs)
-
-
-def _block(config: SigLIPVisionConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> Block:
-    return Block(
-        config.hidden_size,
-        config.num_attention_heads,
-        _feed_forward(config, dtype, rngs),
-        epsilon=config.layer_norm_eps,
-        dtype=dtype,
-        rngs=rngs,
-    )
-
-
 _CHECKPOINT_NAMES: Mapping[str, str] = {
     **LAYER_NAMES,
     "positions": "embeddings.position_embedding.weight",
@@ -131,7 +109,7 @@ _POOLING_NAMES: Mapping[str, str] = {
 }
 
 
-def _checkpoint_name(path: tuple) -> str:
+def _checkpoint_name(path: tuple[Any, ...]) -> str:
     names = _POOLING_NAMES if path[0] == "pooling" else _CHECKPOINT_NAMES
     return published_name(path, names, layer="encoder.layers")
 

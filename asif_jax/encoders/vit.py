@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 
 from asif_jax.encoders.config import read_json, sizes
 from asif_jax.encoders.patches import Patches, resize_positions
-from asif_jax.encoders.pre_norm import Block, FeedForward, layer_norm
+from asif_jax.encoders.pre_norm import PreNormConfig, blocks, layer_norm
 from asif_jax.encoders.weights import published_name, read_tensors, with_weights
 
 # What published checkpoints hold beyond the transformer.
@@ -31,15 +31,10 @@ _UNUSED = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class ViTConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViTConfig(PreNormConfig):
     """The sizes of a vision transformer, by the names of its config.json."""
 
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
     image_size: int = 224
     patch_size: int = 16
@@ -65,9 +60,7 @@ class ViT(nnx.Module):
         self.distillation_token = nnx.Param(jnp.zeros([1, 1, width], dtype)) if distilled else None
         count = (config.image_size // config.patch_size) ** 2 + 1 + distilled
         self.positions = nnx.Param(jnp.zeros([1, count, width], dtype))
-        self.blocks = nnx.List(
-            [_block(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
-        )
+        self.blocks = blocks(config, bias=config.qkv_bias, dtype=dtype, rngs=rngs)
         epsilon = config.layer_norm_eps
         self.norm = layer_norm(width, epsilon=epsilon, dtype=jnp.float32, rngs=rngs)
 
@@ -95,19 +88,6 @@ class ViT(nnx.Module):
         for block in self.blocks:
             tokens = block(tokens)
         return pool(self.norm(tokens), self.pooling, others=first.shape[1])
-
-
-def _block(config: ViTConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> Block:
-    width, hidden = config.hidden_size, config.intermediate_size
-    return Block(
-        width,
-        config.num_attention_heads,
-        FeedForward(width, hidden, activation=config.hidden_act, dtype=dtype, rngs=rngs),
-        epsilon=config.layer_norm_eps,
-        bias=config.qkv_bias,
-        dtype=dtype,
-        rngs=rngs,
-    )
 
 
 def pool(tokens: Array, pooling: str, *, others: int) -> Array:
