@@ -9,24 +9,28 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, kind: type = dict) -> Any:
     """Reads a JSON file.
 
     Args:
       path: the file.
+      kind: of its content, dict or list.
 
     Returns:
       Its content.
 
     Raises:
-      ValueError: it is missing or no JSON; names it.
+      ValueError: it is missing, no JSON, or of another kind; names it.
     """
     try:
-        return json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, kind):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a {kind.__name__}")
+    return content
 
 
 def sizes(cls: type[T], config: Mapping[str, Any]) -> T:

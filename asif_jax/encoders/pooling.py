@@ -145,8 +145,17 @@ class Projection(nnx.Module):
 class SentenceEncoder(nnx.Module):
     """Token ids to sentence embeddings: a transformer and a head."""
 
-    def __init__(self, transformer: nnx.Module, head: Head, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        transformer: nnx.Module,
+        head: Head,
+        *,
+        longest: int,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
         self.transformer = transformer
+        self.longest = longest
         self.poolings = head.poolings
         self.projection = Projection(head.dense, dtype=dtype, rngs=rngs)
         self.unit = head.unit
@@ -160,7 +169,12 @@ class SentenceEncoder(nnx.Module):
 
         Returns:
           [batch, dimension] float32.
+
+        Raises:
+          ValueError: sentences longer than the transformer has positions for.
         """
+        if (length := batch["ids"].shape[-1]) > self.longest:
+            raise ValueError(f"sentences of {length} tokens, where {self.longest} are the most")
         tokens = self.transformer(batch["ids"], batch["mask"])  # pyright: ignore[reportCallIssue]
         embeddings = self.projection(pool(tokens, batch["mask"], self.poolings))
         if not self.unit:

@@ -77,10 +77,7 @@ def read_sentence_modules(directory: Path) -> SentenceModules:
     """
     transformer, head = directory, None
     if (directory / "modules.json").is_file():
-        modules = read_json(directory / "modules.json")
-        kinds = [module["type"].rpartition(".")[2] for module in modules]
-        paths = [directory / module["path"] for module in modules]
-        _check_order(kinds, source=directory / "modules.json")
+        kinds, paths = _modules(directory / "modules.json")
         transformer = paths[0]
         head = Head(
             _poolings(paths[1] / "config.json"),
@@ -101,6 +98,17 @@ def read_sentence_modules(directory: Path) -> SentenceModules:
 
 def _read_optional(path: Path) -> Mapping[str, Any]:
     return read_json(path) if path.is_file() else {}
+
+
+def _modules(path: Path) -> tuple[list[str], list[Path]]:
+    """The kinds of the listed modules, and their directories."""
+    try:
+        listed = [(module["type"], module["path"]) for module in read_json(path, kind=list)]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no list of modules: {error!r}") from error
+    kinds = [kind.rpartition(".")[2] for kind, _ in listed]
+    _check_order(kinds, source=path)
+    return kinds, [path.parent / directory for _, directory in listed]
 
 
 def _check_order(kinds: Sequence[str], *, source: Path) -> None:
@@ -133,6 +141,8 @@ def _dense(directory: Path) -> Dense:
     activation = activation.rpartition(".")[2]
     if activation not in DENSE_ACTIVATIONS:
         raise ValueError(f"{path}: unsupported activation {activation}")
+    if missing := [name for name in ("in_features", "out_features") if name not in config]:
+        raise ValueError(f"{path} lacks {' and '.join(missing)}")
     return Dense(
         config["in_features"],
         config["out_features"],

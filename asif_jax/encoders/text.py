@@ -173,7 +173,7 @@ def _model(
 ) -> SentenceEncoder:
     def build(rngs: nnx.Rngs) -> SentenceEncoder:
         module = architecture.module(parameters, dtype=dtype, rngs=rngs)
-        return SentenceEncoder(module, head, dtype=dtype, rngs=rngs)
+        return SentenceEncoder(module, head, longest=parameters.longest, dtype=dtype, rngs=rngs)
 
     def checkpoint_name(path: tuple[Any, ...]) -> str:
         if path[0] == "transformer":

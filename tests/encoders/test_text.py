@@ -160,6 +160,26 @@ def test_unsupported_modules_are_named(directory, kinds, message):
         load(directory)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "holds a dict, not a list"),
+        ("[{}]", "is no list of modules"),
+        ("[", "cannot be read"),
+    ],
+)
+def test_damaged_modules_are_named(directory, content, message):
+    (directory / "modules.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"modules\.json {message}"):
+        load(directory)
+
+
+def test_a_dense_module_without_sizes_is_named(directory):
+    modules(directory, more=[("Dense", "2_Dense", {"bias": True})])
+    with pytest.raises(ValueError, match=r"config\.json lacks in_features and out_features"):
+        load(directory)
+
+
 @pytest.mark.parametrize("pooling", [{"pooling_mode": "attention"}, {}])
 def test_unsupported_poolings_are_named(directory, pooling):
     with pytest.raises(ValueError, match=r"config\.json: unsupported pooling (attention|none);"):
@@ -180,6 +200,13 @@ def test_the_length_is_what_files_and_positions_allow(directory):
     settings(directory, "sentence_bert_config.json", {"max_seq_length": None})
     assert load(directory).preprocess.limit == 40
     assert np.isfinite(embed(load(directory), ["word " * 100])).all()
+
+
+def test_too_long_sentences_are_refused(directory):
+    encoder = load(directory)
+    ids = np.ones([1, 41], np.int32)
+    with pytest.raises(ValueError, match="sentences of 41 tokens, where 40 are the most"):
+        encoder.apply(encoder.params, {"ids": ids, "mask": ids > 0})
 
 
 def test_prompts_precede_every_text(directory):
