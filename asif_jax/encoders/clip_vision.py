@@ -15,7 +15,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from asif_jax.encoders.config import read_json, sizes
-from asif_jax.encoders.patches import Patches, resize_positions
+from asif_jax.encoders.patches import Patches, patch_count, resize_positions
 from asif_jax.encoders.pre_norm import PreNormConfig, blocks, layer_norm
 from asif_jax.encoders.weights import published_name, read_tensors, with_weights
 
@@ -45,9 +45,9 @@ class CLIPVision(nnx.Module):
         rngs: nnx.Rngs,
     ):
         width, epsilon = config.hidden_size, config.layer_norm_eps
+        count = patch_count(config.image_size, config.patch_size) + 1
         self.patches = Patches(config.patch_size, width, bias=False, dtype=dtype, rngs=rngs)
         self.class_token = nnx.Param(jnp.zeros([width], dtype))
-        count = (config.image_size // config.patch_size) ** 2 + 1
         self.positions = nnx.Param(jnp.zeros([count, width], dtype))
         self.first_norm = layer_norm(width, epsilon=epsilon, dtype=dtype, rngs=rngs)
         self.blocks = blocks(config, dtype=dtype, rngs=rngs)

@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from asif_jax.encoders.config import read_json, sizes
-from asif_jax.encoders.patches import Patches, resize_positions
+from asif_jax.encoders.patches import Patches, patch_count, resize_positions
 from asif_jax.encoders.pre_norm import Block, FeedForward, layer_norm
 from asif_jax.encoders.tensors import Tensors
 from asif_jax.encoders.vit import pool
@@ -72,11 +72,11 @@ class DINOv2(nnx.Module):
     ):
         width = config.hidden_size
         self.pooling, self.dimension = pooling, width
+        count = patch_count(config.image_size, config.patch_size) + 1
         self.patches = Patches(config.patch_size, width, dtype=dtype, rngs=rngs)
         self.class_token = nnx.Param(jnp.zeros([1, 1, width], dtype))
         registers = (1, config.num_register_tokens, width)
         self.registers = nnx.Param(jnp.zeros(registers, dtype)) if registers[1] else None
-        count = (config.image_size // config.patch_size) ** 2 + 1
         self.positions = nnx.Param(jnp.zeros([1, count, width], dtype))
         self.blocks = nnx.List(
             [_block(config, dtype, rngs) for _ in range(config.num_hidden_layers)]

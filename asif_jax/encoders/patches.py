@@ -43,6 +43,29 @@ class Patches(nnx.Module):
         return tokens if self.bias is None else tokens + self.bias.get_value()
 
 
+def patch_count(image_size: int, patch_size: int) -> int:
+    """How many patches an image has, which is how many positions a model was trained with.
+
+    Args:
+      image_size: side of the square image, in pixels.
+      patch_size: side of the square patch.
+
+    Returns:
+      Their number.
+
+    Raises:
+      ValueError: a size is no number; older configurations may give height and width.
+
+    Example:
+      >>> patch_count(224, 16)
+      196
+    """
+    for name, size in (("image_size", image_size), ("patch_size", patch_size)):
+        if not isinstance(size, int):
+            raise ValueError(f"unsupported {name} {size!r}: only squares, by one number")
+    return (image_size // patch_size) ** 2
+
+
 def resize_positions(positions: Array, grid: Sequence[int], *, antialias: bool = False) -> Array:
     """Position embeddings of a square grid, resampled bicubically to another grid.
 

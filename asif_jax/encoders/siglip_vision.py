@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 from asif_jax.encoders.attention import attention
 from asif_jax.encoders.clip_vision import LAYER_NAMES
 from asif_jax.encoders.config import read_json, sizes
-from asif_jax.encoders.patches import Patches, resize_positions
+from asif_jax.encoders.patches import Patches, patch_count, resize_positions
 from asif_jax.encoders.pre_norm import PreNormConfig, blocks, feed_forward, layer_norm
 from asif_jax.encoders.tensors import Tensors
 from asif_jax.encoders.weights import published_name, read_tensors, with_weights
@@ -67,8 +67,8 @@ class SigLIPVision(nnx.Module):
         self, config: SigLIPVisionConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
     ):
         width = self.dimension = config.hidden_size
+        count = patch_count(config.image_size, config.patch_size)
         self.patches = Patches(config.patch_size, width, dtype=dtype, rngs=rngs)
-        count = (config.image_size // config.patch_size) ** 2
         self.positions = nnx.Param(jnp.zeros([count, width], dtype))
         self.blocks = blocks(config, dtype=dtype, rngs=rngs)
         self.norm = layer_norm(width, epsilon=config.layer_norm_eps, dtype=dtype, rngs=rngs)

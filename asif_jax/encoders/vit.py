@@ -16,7 +16,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from asif_jax.encoders.config import read_json, sizes
-from asif_jax.encoders.patches import Patches, resize_positions
+from asif_jax.encoders.patches import Patches, patch_count, resize_positions
 from asif_jax.encoders.pre_norm import PreNormConfig, blocks, layer_norm
 from asif_jax.encoders.weights import published_name, read_tensors, with_weights
 
@@ -55,10 +55,10 @@ class ViT(nnx.Module):
     ):
         width = config.hidden_size
         self.pooling, self.dimension = pooling, width
+        count = patch_count(config.image_size, config.patch_size) + 1 + distilled
         self.patches = Patches(config.patch_size, width, dtype=dtype, rngs=rngs)
         self.class_token = nnx.Param(jnp.zeros([1, 1, width], dtype))
         self.distillation_token = nnx.Param(jnp.zeros([1, 1, width], dtype)) if distilled else None
-        count = (config.image_size // config.patch_size) ** 2 + 1 + distilled
         self.positions = nnx.Param(jnp.zeros([1, count, width], dtype))
         self.blocks = blocks(config, bias=config.qkv_bias, dtype=dtype, rngs=rngs)
         epsilon = config.layer_norm_eps

@@ -154,6 +154,8 @@ def test_missing_and_misshaped_tensors_are_named(written, write_checkpoint):
         ({"hidden_act": "tanh"}, "unsupported activation 'tanh', not among gelu"),
         ({"num_hidden_layers": 3}, r"lacks the tensors .*\.2\."),
         ({"image_size": 20}, r"position_embedding.*should be \(1, 26, 8\)"),
+        ({"image_size": [16, 16]}, r"unsupported image_size \[16, 16\]: only squares"),
+        ({"patch_size": [4, 4]}, r"unsupported patch_size \[4, 4\]: only squares"),
         ({"model_type": "swin"}, "unsupported model_type 'swin'; supported are clip, .*, vit"),
     ],
 )
