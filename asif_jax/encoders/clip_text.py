@@ -15,19 +15,18 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from asif_jax.encoders.post_norm import published_name
-from asif_jax.encoders.pre_norm import Block, FeedForward, layer_norm
+from asif_jax.encoders.pre_norm import PreNormConfig, blocks, layer_norm
 
 # What published checkpoints hold beyond the text tower.
 UNUSED = ("vision_model.*", "visual_projection.*", "logit_scale", "embeddings.position_ids")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClipTextConfig:
+class ClipTextConfig(PreNormConfig):
     """The sizes of a text tower, by the names of config.json, which leaves out usual ones."""
 
     vocab_size: int = 49408
     hidden_size: int = 512
-    num_hidden_layers: int = 12
     num_attention_heads: int = 8
     intermediate_size: int = 2048
     max_position_embeddings: int = 77
@@ -48,9 +47,7 @@ class ClipText(nnx.Module):
         embed = functools.partial(nnx.Embed, dtype=dtype, param_dtype=dtype, rngs=rngs)
         self.words = embed(config.vocab_size, width)
         self.positions = embed(config.max_position_embeddings, width)
-        self.blocks = nnx.List(
-            [_block(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
-        )
+        self.blocks = blocks(config, dtype=dtype, rngs=rngs)
         self.norm = layer_norm(width, epsilon=epsilon, dtype=dtype, rngs=rngs)
 
     def __call__(self, ids: Array, mask: Array) -> Array:
@@ -81,18 +78,6 @@ class ClipText(nnx.Module):
           [length, length] bool, by seeing and by seen token.
         """
         return jnp.tri(length, dtype=bool)
-
-
-def _block(config: ClipTextConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> Block:
-    width, hidden = config.hidden_size, config.intermediate_size
-    return Block(
-        width,
-        config.num_attention_heads,
-        FeedForward(width, hidden, activation=config.hidden_act, dtype=dtype, rngs=rngs),
-        epsilon=config.layer_norm_eps,
-        dtype=dtype,
-        rngs=rngs,
-    )
 
 
 _CHECKPOINT_MODULES: Mapping[str, str] = {

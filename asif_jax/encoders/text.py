@@ -42,15 +42,20 @@ class Architecture:
     full: bool = False
 
 
+def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a config.json that is about the text tower."""
+    return config.get("text_config") or config
+
+
 def _clip_head(config: Mapping[str, Any]) -> Head:
-    width = config.get("text_config", config).get("hidden_size", 512)
+    width = _text(config).get("hidden_size", 512)
     outputs = config.get("projection_dim", 512)
     projection = Dense(width, outputs, "text_projection", bias=False)
     return Head(("lasttoken",), (projection,))
 
 
 def _siglip_head(config: Mapping[str, Any]) -> Head:
-    sizes = config.get("text_config", config)
+    sizes = _text(config)
     width = sizes.get("hidden_size", 768)
     outputs = sizes.get("projection_size", width)
     return Head(("lasttoken",), (Dense(width, outputs, "head"),))
@@ -158,7 +163,7 @@ def _architecture(config: Mapping[str, Any], directory: Path) -> tuple[str, Arch
 
 def _sizes(architecture: Architecture, config: Mapping[str, Any], directory: Path) -> Any:
     try:
-        return sizes(architecture.config, config.get("text_config", config))
+        return sizes(architecture.config, _text(config))
     except ValueError as error:
         raise ValueError(f"{directory / 'config.json'}: {error}") from error
 

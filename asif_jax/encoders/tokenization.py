@@ -10,7 +10,7 @@ import numpy as np
 
 _SHORTEST = 16
 # A directory with any of these has a tokenizer.
-_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
+_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 _QUIET = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
 
 
