@@ -136,6 +136,24 @@ class Eval:
 
 
 @dataclass(frozen=True)
+class Tune:
+    """Choose k and p by retrieval among pairs of a model that are held out; no labels needed."""
+
+    model: Positional[Path]
+    """A model directory."""
+    k: tuple[int, ...] = ()
+    """Values of k to try; by default 5 to 1,200, as far as the pairs go."""
+    p: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+    """Values of p to try."""
+    splits: int = 5
+    """How many times pairs are held out at random."""
+    apply: bool = False
+    """Write the choice into the model."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
 class Info:
     """Say what a model holds."""
 
@@ -145,7 +163,7 @@ class Info:
     """Print JSON instead of text."""
 
 
-Command = Demo | Build | Classify | Search | Explain | Eval | Info
+Command = Demo | Build | Classify | Search | Explain | Eval | Tune | Info
 
 
 def main() -> None:
@@ -302,6 +320,34 @@ def _default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asif-jax"
 
 
+def _run_tune(command: Tune) -> None:
+    from asif_jax import store, tuning
+
+    model = store.load(command.model)
+    surface = tuning.tune(
+        model.anchors.embeddings, ks=command.k or None, ps=command.p, splits=command.splits
+    )
+    choice = tuning.best(surface)
+    if command.apply:
+        store.save(command.model, model._replace(k=choice.k, p=choice.p))
+    held_out = f"{surface.held_out} of {len(model.pairs)} pairs, {command.splits} times"
+    facts: dict[str, Any] = choice._asdict() | {"held_out": held_out, "applied": command.apply}
+    facts |= {"k_before": model.k, "p_before": model.p}
+    mean = surface.recall.mean(axis=(0, -1))
+    if command.json:
+        grid = {"ks": surface.ks.tolist(), "ps": surface.ps.tolist(), "surface": mean.tolist()}
+        _print(facts | grid, as_json=True)
+        return
+    each = "; ".join(f"k = {k}, p = {p:g}" for k, p in choice.each)
+    print(f"k = {choice.k}, p = {choice.p:g}, before k = {model.k}, p = {model.p:g}")
+    print(f"recall@{surface.at} {choice.recall:.3f}, deviation {choice.deviation:.3f} over splits")
+    print(f"held out: {held_out}; by themselves they would choose {each}")
+    print("\n" + " " * 8 + "".join(f"p = {p:<5g}" for p in surface.ps))
+    for k, row in zip(surface.ks, mean, strict=True):
+        print(f"k = {k:<4d}" + "".join(f"{recall:<9.3f}" for recall in row))
+    print("\nwritten into the model" if command.apply else "\n--apply writes it into the model")
+
+
 def _run_info(command: Info) -> None:
     from asif_jax import store
 
@@ -355,5 +401,6 @@ _RUN = {
     Search: _run_search,
     Explain: _run_explain,
     Eval: _run_eval,
+    Tune: _run_tune,
     Info: _run_info,
 }
