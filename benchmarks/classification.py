@@ -35,7 +35,7 @@ class Settings:
     """Similarities kept."""
     p: float = 8.0
     """The exponent."""
-    probes: tuple[int, ...] = (64, 128)
+    probes: tuple[int, ...] = (128, 192)
     """Clusters that approximate projections search."""
     memory: int = 2**31
     """Bytes that an exact projection may use."""

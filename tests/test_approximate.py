@@ -40,8 +40,8 @@ def test_clusters_part_the_anchors(n, dtype):
     means = np.asarray(clusters.embeddings, np.float64).sum(axis=1) / count
     means = oracle.unit(means) * np.linalg.norm(means, axis=1, keepdims=True) ** 0.5
     np.testing.assert_allclose(np.asarray(clusters.centroids, np.float64), means, atol=5e-3)
-    assert members.shape[1] == min(n, 48)
-    assert len(members) <= -(-n // 40)
+    assert members.shape[1] == min(n, 24)
+    assert len(members) <= -(-n // 20)
 
 
 @settings(deadline=None, max_examples=8)
@@ -139,7 +139,7 @@ def test_an_empty_batch():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"probes": 12}, "probes=12"), ({"probes": 2, "k": 300}, "k=300"), ({"k": 0}, "k=0")],
+    [({"probes": 22}, "probes=22"), ({"probes": 2, "k": 300}, "k=300"), ({"k": 0}, "k=0")],
 )
 def test_impossible_requests_are_refused(options, message):
     clusters = approximate.cluster(data(500)[1])
