@@ -4,6 +4,7 @@ Every method takes the training images [n, d] and one text [n, e] a pair, and re
 from images [b, d] and texts [m, e] to scores [b, m].
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import scipy.linalg
 from real_pairs import unit
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -41,7 +43,7 @@ def ridge(images: np.ndarray, texts: np.ndarray, *, penalty: float) -> Score:
     (x0, x_mean), (y0, y_mean) = _centred(images), _centred(texts)
     covariance = x0.T @ x0 / len(x0)
     shrunk = covariance + penalty * np.trace(covariance) / len(covariance) * np.eye(x0.shape[1])
-    linear = np.linalg.solve(shrunk, x0.T @ y0 / len(x0))
+    linear = scipy.linalg.solve(shrunk, x0.T @ y0 / len(x0), assume_a="pos")
     return lambda x, y: unit((unit(x) - x_mean) @ linear) @ unit(unit(y) - y_mean).T
 
 
@@ -70,13 +72,12 @@ def fit_cca(images: np.ndarray, texts: np.ndarray, *, shrinkage: float) -> Cca:
     """Regularized canonical correlation analysis: whiten both sides, then the SVD between them."""
     (x0, x_mean), (y0, y_mean) = _centred(images), _centred(texts)
     x_factor, y_factor = (_factor(side.T @ side / len(side), shrinkage) for side in (x0, y0))
-    between = np.linalg.solve(x_factor, x0.T @ y0 / len(x0))
-    left, correlations, right = np.linalg.svd(
-        np.linalg.solve(y_factor, between.T).T, full_matrices=False
-    )
     # A factor L of the covariance whitens as L^-1 x.
-    x_directions = np.linalg.solve(x_factor.T, left)
-    y_directions = np.linalg.solve(y_factor.T, right.T)
+    solve = functools.partial(scipy.linalg.solve_triangular, lower=True)
+    between = solve(x_factor, x0.T @ y0 / len(x0))
+    left, correlations, right = np.linalg.svd(solve(y_factor, between.T).T, full_matrices=False)
+    x_directions = solve(x_factor, left, trans="T")
+    y_directions = solve(y_factor, right.T, trans="T")
     return Cca(x_directions, y_directions, correlations, (x_mean, y_mean))
 
 
