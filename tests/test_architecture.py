@@ -24,6 +24,7 @@ CORE = (
     "captions",
     "whitening",
     "hubness",
+    "trust",
     "calibration",
     "tuning",
 )
