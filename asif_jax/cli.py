@@ -192,8 +192,8 @@ def _run_demo(command: Demo) -> None:
     source = data.read_folder(command.pairs) if command.pairs else data.read_stamps()
     found = demo.run(
         source,
-        encoders.load(command.image_encoder),
-        encoders.load(command.text_encoder),
+        encoders.load(command.image_encoder, modality="image"),
+        encoders.load(command.text_encoder, modality="text"),
         class_names=None if command.pairs else demo.STAMP_CLASSES,
         queries=command.query or (() if command.pairs else demo.STAMP_QUERIES),
         k=command.k,
@@ -212,8 +212,8 @@ def _run_build(command: Build) -> None:
     embed.check_k(command.k, len(source.pairs))
     model, skipped = embed.build_model(
         source,
-        (command.image_encoder, encoders.load(command.image_encoder)),
-        (command.text_encoder, encoders.load(command.text_encoder)),
+        (command.image_encoder, encoders.load(command.image_encoder, modality="image")),
+        (command.text_encoder, encoders.load(command.text_encoder, modality="text")),
         k=command.k,
         p=command.p,
     )

@@ -61,7 +61,7 @@ def load_encoder(model: Model, modality: str) -> Encoder:
       ValueError: its weights are missing, or are not those the model was built with.
     """
     record = model.encoders[modality]
-    encoder = encoders.load(record.source)
+    encoder = encoders.load(record.source, modality=modality)
     if encoder.identity != record.identity:
         raise ValueError(
             f"the {modality} encoder {record.source} does not match the model's: it is "

@@ -78,8 +78,8 @@ def project(
         raise ValueError(f"embeddings must be [b, d]: got {embeddings.shape}")
     (b, _), (n, _) = embeddings.shape, anchors.shape
     live = jnp.ones([n], bool) if live is None else live
-    embeddings = _split(embeddings, mesh, queries_axis)
-    anchors, live = _split(anchors, mesh, anchors_axis), _split(live, mesh, anchors_axis)
+    embeddings = split_rows(embeddings, mesh, queries_axis)
+    anchors, live = split_rows(anchors, mesh, anchors_axis), split_rows(live, mesh, anchors_axis)
     rows = live.shape[0] // mesh.shape[anchors_axis]
 
     def nearest(embeddings: Array, anchors: Array, live: Array, p: Array) -> RelativeRepresentation:
@@ -99,7 +99,7 @@ def project(
         # Every device of the anchors' axis merges the same candidates, which JAX cannot see.
         check_vma=False,
     )(embeddings, anchors, live, jnp.asarray(p))
-    return jax.tree.map(lambda array: _trim(array, mesh, b), result)
+    return jax.tree.map(lambda array: trim_rows(array, mesh, b), result)
 
 
 def represent(
@@ -192,7 +192,7 @@ def similarity(
     (b, _), (m, _) = queries.values.shape, gallery.values.shape
 
     parts = [
-        jax.tree.map(lambda array, axis=axis: _split(array, mesh, axis), representation)
+        jax.tree.map(lambda array, axis=axis: split_rows(array, mesh, axis), representation)
         for representation, axis in ((queries, queries_axis), (gallery, gallery_axis))
     ]
     scores = jax.shard_map(
@@ -202,7 +202,7 @@ def similarity(
         out_specs=PartitionSpec(queries_axis, gallery_axis),
         check_vma=False,
     )(*parts)
-    return _trim(scores, mesh, b, m)
+    return trim_rows(scores, mesh, b, m)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,8 +296,17 @@ def _check_axes(mesh: Mesh, *axes: str | None) -> None:
             raise ValueError(f"no axis {axis!r} in the mesh {dict(mesh.shape)}")
 
 
-def _split(array: Array, mesh: Mesh, axis: str | None) -> Array:
-    """Splits the first dimension over a mesh axis, with zeros after it where it does not divide."""
+def split_rows(array: Array, mesh: Mesh, axis: str | None) -> Array:
+    """Splits the first dimension over a mesh axis, with zeros after it where it does not divide.
+
+    Args:
+      array: [b, ...].
+      mesh: the devices.
+      axis: the mesh axis; None leaves the array whole.
+
+    Returns:
+      The array, up to one row less than there are devices longer.
+    """
     surplus = 0 if axis is None else -array.shape[0] % mesh.shape[axis]
     if surplus:
         array = _reshard(array, mesh, PartitionSpec())
@@ -305,8 +314,17 @@ def _split(array: Array, mesh: Mesh, axis: str | None) -> Array:
     return _reshard(array, mesh, PartitionSpec(axis))
 
 
-def _trim(array: Array, mesh: Mesh, *sizes: int) -> Array:
-    """Drops what `_split` added to the leading dimensions."""
+def trim_rows(array: Array, mesh: Mesh, *sizes: int) -> Array:
+    """Drops what `split_rows` added to the leading dimensions.
+
+    Args:
+      array: whose leading dimensions may be too long.
+      mesh: the devices.
+      *sizes: what they should be.
+
+    Returns:
+      The array; whole on every device if anything had to be dropped.
+    """
     if array.shape[: len(sizes)] == sizes:
         return array
     return _reshard(array, mesh, PartitionSpec())[tuple(slice(size) for size in sizes)]

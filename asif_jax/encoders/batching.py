@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from asif_jax.encoders.encoder import Encoder
 from asif_jax.encoders.pieces import in_pieces, row_count
-from asif_jax.sharding import _split, _trim
+from asif_jax.sharding import split_rows, trim_rows
 
 
 def sharded(encoder: Encoder, *, mesh: Mesh, axis: str) -> Encoder:
@@ -54,8 +54,8 @@ def sharded(encoder: Encoder, *, mesh: Mesh, axis: str) -> Encoder:
 
     def apply(params: Any, batch: Any) -> Array:
         count = row_count(batch)
-        batch = jax.tree.map(lambda array: _split(jnp.asarray(array), mesh, axis), batch)
-        return _trim(mapped(params, batch), mesh, count)
+        batch = jax.tree.map(lambda array: split_rows(jnp.asarray(array), mesh, axis), batch)
+        return trim_rows(mapped(params, batch), mesh, count)
 
     params = jax.device_put(encoder.params, NamedSharding(mesh, whole))
     return dataclasses.replace(encoder, apply=apply, params=params)

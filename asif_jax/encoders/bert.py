@@ -14,8 +14,9 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from asif_jax.encoders.post_norm import PostNormBlock, PostNormConfig, published_name
+from asif_jax.encoders.post_norm import PostNormBlock, PostNormConfig
 from asif_jax.encoders.pre_norm import layer_norm
+from asif_jax.encoders.weights import published_name
 
 # What published checkpoints hold beyond the transformer.
 UNUSED = ("pooler.*", "cls.*", "classifier.*", "qa_outputs.*", "embeddings.position_ids")

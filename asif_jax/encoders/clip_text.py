@@ -14,8 +14,8 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from asif_jax.encoders.post_norm import published_name
 from asif_jax.encoders.pre_norm import PreNormConfig, blocks, layer_norm
+from asif_jax.encoders.weights import published_name
 
 # What published checkpoints hold beyond the text tower.
 UNUSED = ("vision_model.*", "visual_projection.*", "logit_scale", "embeddings.position_ids")

@@ -15,9 +15,10 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from asif_jax.encoders.post_norm import PostNormBlock, PostNormConfig, published_name
+from asif_jax.encoders.post_norm import PostNormBlock, PostNormConfig
 from asif_jax.encoders.pre_norm import layer_norm
 from asif_jax.encoders.roberta import positions_after_padding
+from asif_jax.encoders.weights import published_name
 
 # What published checkpoints hold beyond the transformer.
 UNUSED = ("pooler.*", "lm_head.*", "classifier.*", "qa_outputs.*", "embeddings.position_ids")

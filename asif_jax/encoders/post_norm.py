@@ -4,8 +4,6 @@ Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 3.1.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 from flax import nnx
 from jax import Array
@@ -54,25 +52,3 @@ class PostNormBlock(nnx.Module):
         attended = self.attention(tokens, mask[:, None, None, :], position_bias)
         tokens = self.attention_norm(tokens + attended)
         return self.feed_forward_norm(tokens + self.feed_forward(tokens))
-
-
-def published_name(path: tuple[Any, ...], modules: Mapping[str, str], *, layer: str) -> str:
-    """Name of a parameter in a checkpoint, from the names of its modules there.
-
-    Args:
-      path: (module, parameter) or ("blocks", index, ..., module, parameter).
-      modules: innermost module -> its name in the checkpoint, in a block or outside.
-      layer: what precedes the index of a block in the checkpoint.
-
-    Returns:
-      The tensor's name.
-
-    Example:
-      >>> path = ("blocks", 3, "attention", "query", "kernel")
-      >>> published_name(path, {"query": "self_attn.q_proj"}, layer="encoder.layers")
-      'encoder.layers.3.self_attn.q_proj.weight'
-    """
-    *outer, module, parameter = path
-    prefix = f"{layer}.{outer[1]}." if outer else ""
-    kind = "bias" if parameter == "bias" else "weight"
-    return f"{prefix}{modules[module]}.{kind}"
