@@ -6,14 +6,15 @@ import pytest
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_the_example_prints_what_it_says(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+def test_the_examples_print_what_they_say(capsys):
     names = {}
-    exec(compile(code, "README.md", "exec"), names)
+    for code in re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL):
+        exec(compile(code, "README.md", "exec"), names)
     first, second = capsys.readouterr().out.splitlines()
     assert first == "[0 1 2]"
     assert second.startswith("[")
     assert names["best_caption"]._cache_size() == 1
+    assert names["found"].indices.shape == names["nearly"].indices.shape == (3, 100)
 
 
 @pytest.mark.parametrize("marker", ["demo", "test"])
