@@ -47,7 +47,8 @@ class Method:
 
     Attributes:
       name: what the table says.
-      fit: from pairs, and a setting by keyword, to a score.
+      fit: from what `prepare` gives, and a setting by keyword, to a score.
+      prepare: what all settings need of the pairs.
       grid: the settings to choose from, given the number of pairs.
       choose: a choice of its own, from pairs to setting; by default by the grid.
       trained: by gradient descent.
@@ -55,6 +56,7 @@ class Method:
 
     name: str
     fit: Callable[..., Score]
+    prepare: Callable[[Embedded], Any] = lambda pairs: pairs
     grid: Callable[[int], Mapping[str, Sequence]] = lambda n: {}
     choose: Callable[[Embedded], Mapping[str, Any]] | None = None
     trained: bool = False
@@ -62,19 +64,16 @@ class Method:
 
 def run(method: Method, pairs: Embedded) -> Fitted:
     start = time.perf_counter()
-    if method.choose is not None:
-        setting = method.choose(pairs)
-    else:
-        setting = choose_by_grid(method.fit, method.grid(len(pairs.images)), pairs)
+    choose = method.choose or functools.partial(choose_by_grid, method)
+    setting = choose(pairs)
     chosen = time.perf_counter()
-    score = method.fit(pairs, **setting)
+    score = method.fit(method.prepare(pairs), **setting)
     return Fitted(score, setting, chosen - start, time.perf_counter() - chosen)
 
 
-def choose_by_grid(
-    fit: Callable[..., Score], grid: Mapping[str, Sequence], pairs: Embedded
-) -> Mapping[str, Any]:
+def choose_by_grid(method: Method, pairs: Embedded) -> Mapping[str, Any]:
     """The setting of the highest recall@10, both ways, among pairs held out; first captions ask."""
+    grid = method.grid(len(pairs.images))
     settings = [
         dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
     ]
@@ -85,9 +84,9 @@ def choose_by_grid(
     recall = np.zeros(len(settings))
     for split in range(splits_for(n)):
         order = np.random.default_rng(split).permutation(n)
-        asked, rest = pairs[order[:held_out]], pairs[order[held_out:]]
+        asked, rest = pairs[order[:held_out]], method.prepare(pairs[order[held_out:]])
         for index, setting in enumerate(settings):
-            scores = fit(rest, **setting)(asked.images, asked.captions[:, 0])
+            scores = method.fit(rest, **setting)(asked.images, asked.captions[:, 0])
             own = np.eye(held_out, dtype=bool)
             for direction in (scores, scores.T):
                 recall[index] += float(asif.metrics.recall_at_k(direction, own, k=10))
@@ -100,8 +99,8 @@ def splits_for(n: int) -> int:
 
 
 def with_csls(fit: Callable[..., Score]) -> Callable[..., Score]:
-    def corrected(pairs: Embedded, **setting: Any) -> Score:
-        score = fit(pairs, **setting)
+    def corrected(prepared: Any, **setting: Any) -> Score:
+        score = fit(prepared, **setting)
         return lambda x, y: np.asarray(hubness.csls(score(x, y)))
 
     return corrected
@@ -214,9 +213,13 @@ def asif_method(name: str, step: Step, *, setting: Mapping[str, Any] | None = No
     )
 
 
-def on_means(fit: Callable[..., Score]) -> Callable[..., Score]:
-    """A rival that takes one text a pair gets the mean caption, which serves all of them best."""
-    return lambda pairs, **setting: fit(pairs.images, pairs.mean_captions(), **setting)
+def means(pairs: Embedded) -> tuple[np.ndarray, np.ndarray]:
+    """A rival that takes one text a pair gets the mean caption."""
+    return pairs.images, pairs.mean_captions()
+
+
+def moments(pairs: Embedded) -> rivals.Moments:
+    return rivals.moments(*means(pairs))
 
 
 def heads(pairs: Embedded, **setting: Any) -> Score:
@@ -230,13 +233,14 @@ def shrinkage_grid(n: int) -> Mapping[str, Sequence]:
 PAPER = asif_method("ASIF, paper's k and p", Step("first"), setting={"k": 800, "p": 8.0})
 TUNED = asif_method("ASIF, tuned", Step("first"))
 EXTRAS = asif_method("ASIF, whitened, all captions, CSLS", Step("all", True, True))
-WEIGHTED_CCA = Method("CCA, weighted", on_means(rivals.weighted_cca), shrinkage_grid)
+WEIGHTED_CCA = Method("CCA, weighted", rivals.weighted_cca, moments, shrinkage_grid)
 CORRECTED_CCA = dataclasses.replace(
     WEIGHTED_CCA, name="CCA, weighted, CSLS", fit=with_csls(WEIGHTED_CCA.fit)
 )
 RIDGE = Method(
-    "ridge regression", on_means(rivals.ridge), lambda n: {"penalty": (0.1, 0.3, 1.0, 3.0, 10.0)}
+    "ridge regression", rivals.ridge, moments, lambda n: {"penalty": (0.1, 0.3, 1.0, 3.0, 10.0)}
 )
+PROCRUSTES = Method("orthogonal Procrustes", rivals.procrustes, moments)
 LINEAR = Method("linear heads, contrastive", functools.partial(heads, hidden=None), trained=True)
 TWO_LAYERS = Method("two-layer heads, mixed", functools.partial(heads, hidden=512), trained=True)
 
@@ -248,16 +252,23 @@ ALL = (
     asif_method("ASIF, whitened", Step("mean", True)),
     asif_method("ASIF, whitened, CSLS", Step("mean", True, True)),
     EXTRAS,
-    Method("dense relative representations", on_means(rivals.dense_relative)),
+    Method("dense relative representations", lambda pairs: rivals.dense_relative(*pairs), means),
     Method(
-        "k nearest captions", on_means(rivals.nearest_captions), lambda n: {"k": (1, 5, 10, 20)}
+        "k nearest captions",
+        lambda pairs, **setting: rivals.nearest_captions(*pairs, **setting),
+        means,
+        lambda n: {"k": (1, 5, 10, 20)},
     ),
-    Method("orthogonal Procrustes", on_means(rivals.procrustes)),
+    PROCRUSTES,
+    dataclasses.replace(
+        PROCRUSTES, name="orthogonal Procrustes, CSLS", fit=with_csls(PROCRUSTES.fit)
+    ),
     RIDGE,
-    Method("ridge regression, CSLS", with_csls(RIDGE.fit), RIDGE.grid),
+    dataclasses.replace(RIDGE, name="ridge regression, CSLS", fit=with_csls(RIDGE.fit)),
     Method(
         "CSA",
-        on_means(rivals.csa),
+        rivals.csa,
+        moments,
         lambda n: {"shrinkage": SHRINKAGES, "dimension": (100, None)},
     ),
     WEIGHTED_CCA,

@@ -1,7 +1,7 @@
 """What else couples two frozen encoders by pairs, each written from its paper.
 
-Every method takes the training images [n, d] and one text [n, e] a pair, and returns a function
-from images [b, d] and texts [m, e] to scores [b, m].
+Every method takes the training images [n, d] and one text [n, e] a pair, or their moments, and
+returns a function from images [b, d] and texts [m, e] to scores [b, m].
 """
 
 import functools
@@ -38,57 +38,78 @@ def nearest_captions(images: np.ndarray, texts: np.ndarray, *, k: int) -> Score:
     return score
 
 
-def ridge(images: np.ndarray, texts: np.ndarray, *, penalty: float) -> Score:
+class Moments(NamedTuple):
+    """Means and covariances of the unit embeddings of both sides: all that linear methods need."""
+
+    image_mean: np.ndarray
+    text_mean: np.ndarray
+    images: np.ndarray
+    texts: np.ndarray
+    between: np.ndarray
+
+
+def moments(images: np.ndarray, texts: np.ndarray) -> Moments:
+    images, texts = (unit(side).astype(np.float64) for side in (images, texts))
+    means = images.mean(axis=0), texts.mean(axis=0)
+    x, y = images - means[0], texts - means[1]
+    n = len(x)
+    return Moments(*means, x.T @ x / n, y.T @ y / n, x.T @ y / n)
+
+
+def ridge(pairs: Moments, *, penalty: float) -> Score:
     """A linear map of images to texts, (X'X + penalty * mean variance * n * I)^-1 X'Y, centred."""
-    (x0, x_mean), (y0, y_mean) = _centred(images), _centred(texts)
-    covariance = x0.T @ x0 / len(x0)
-    shrunk = covariance + penalty * np.trace(covariance) / len(covariance) * np.eye(x0.shape[1])
-    linear = scipy.linalg.solve(shrunk, x0.T @ y0 / len(x0), assume_a="pos")
-    return lambda x, y: unit((unit(x) - x_mean) @ linear) @ unit(unit(y) - y_mean).T
+    shrunk = _shrunk(pairs.images, penalty)
+    return _mapped(pairs, scipy.linalg.solve(shrunk, pairs.between, assume_a="pos"))
 
 
-def procrustes(images: np.ndarray, texts: np.ndarray) -> Score:
+def procrustes(pairs: Moments) -> Score:
     """Orthogonal Procrustes (Schoenemann 1966) on centred embeddings: the rotation UV' of X'Y."""
-    (x0, x_mean), (y0, y_mean) = _centred(images), _centred(texts)
-    left, _, right = np.linalg.svd(x0.T @ y0, full_matrices=False)
-    rotation = left @ right
-    return lambda x, y: unit((unit(x) - x_mean) @ rotation) @ unit(unit(y) - y_mean).T
+    left, _, right = np.linalg.svd(pairs.between, full_matrices=False)
+    return _mapped(pairs, left @ right)
+
+
+def _mapped(pairs: Moments, linear: np.ndarray) -> Score:
+    """The cosine of texts and linearly mapped images, both centred."""
+
+    def score(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return unit((unit(x) - pairs.image_mean) @ linear) @ unit(unit(y) - pairs.text_mean).T
+
+    return score
 
 
 class Cca(NamedTuple):
-    """Canonical directions, [d, r] and [e, r], their correlations [r], and the means."""
+    """Canonical directions, [d, r] and [e, r], their correlations [r], and the moments."""
 
     images: np.ndarray
     texts: np.ndarray
     correlations: np.ndarray
-    means: tuple[np.ndarray, np.ndarray]
+    pairs: Moments
 
     def variates(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """[b, r] and [m, r] canonical variates of embeddings."""
-        return (unit(x) - self.means[0]) @ self.images, (unit(y) - self.means[1]) @ self.texts
+        x, y = unit(x) - self.pairs.image_mean, unit(y) - self.pairs.text_mean
+        return x @ self.images, y @ self.texts
 
 
-def fit_cca(images: np.ndarray, texts: np.ndarray, *, shrinkage: float) -> Cca:
+def fit_cca(pairs: Moments, *, shrinkage: float) -> Cca:
     """Regularized canonical correlation analysis: whiten both sides, then the SVD between them."""
-    (x0, x_mean), (y0, y_mean) = _centred(images), _centred(texts)
-    x_factor, y_factor = (_factor(side.T @ side / len(side), shrinkage) for side in (x0, y0))
     # A factor L of the covariance whitens as L^-1 x.
+    x_factor, y_factor = (
+        np.linalg.cholesky(_shrunk(side, shrinkage)) for side in (pairs.images, pairs.texts)
+    )
     solve = functools.partial(scipy.linalg.solve_triangular, lower=True)
-    between = solve(x_factor, x0.T @ y0 / len(x0))
-    left, correlations, right = np.linalg.svd(solve(y_factor, between.T).T, full_matrices=False)
+    between = solve(y_factor, solve(x_factor, pairs.between).T).T
+    left, correlations, right = np.linalg.svd(between, full_matrices=False)
     x_directions = solve(x_factor, left, trans="T")
-    y_directions = solve(y_factor, right.T, trans="T")
-    return Cca(x_directions, y_directions, correlations, (x_mean, y_mean))
+    return Cca(x_directions, solve(y_factor, right.T, trans="T"), correlations, pairs)
 
 
-def csa(
-    images: np.ndarray, texts: np.ndarray, *, shrinkage: float, dimension: int | None = None
-) -> Score:
+def csa(pairs: Moments, *, shrinkage: float, dimension: int | None = None) -> Score:
     """CSA (Li et al., ICLR 2025, section 4): the first canonical variates, normalized, and their
     inner product in which a coordinate counts as far as it correlates. The shrinkage is an addition
     without which it fails where dimensions are more than pairs.
     """  # noqa: D205
-    cca = fit_cca(images, texts, shrinkage=shrinkage)
+    cca = fit_cca(pairs, shrinkage=shrinkage)
 
     def score(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         x, y = (side[:, :dimension] for side in cca.variates(x, y))
@@ -97,9 +118,9 @@ def csa(
     return score
 
 
-def weighted_cca(images: np.ndarray, texts: np.ndarray, *, shrinkage: float) -> Score:
+def weighted_cca(pairs: Moments, *, shrinkage: float) -> Score:
     """The cosine of canonical variates, each of both sides scaled by its correlation."""
-    cca = fit_cca(images, texts, shrinkage=shrinkage)
+    cca = fit_cca(pairs, shrinkage=shrinkage)
 
     def score(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         x, y = (unit(side * cca.correlations) for side in cca.variates(x, y))
@@ -188,12 +209,6 @@ def _standardized(rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     return lambda x: (unit(x) - mean) / deviation
 
 
-def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    rows = unit(rows).astype(np.float64)
-    mean = rows.mean(axis=0)
-    return rows - mean, mean
-
-
-def _factor(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
+def _shrunk(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
     d = len(covariance)
-    return np.linalg.cholesky(covariance + shrinkage * np.trace(covariance) / d * np.eye(d))
+    return covariance + shrinkage * np.trace(covariance) / d * np.eye(d)

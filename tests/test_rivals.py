@@ -42,7 +42,7 @@ def test_procrustes_is_scipys_and_undoes_a_rotation():
     x, _ = coupled(50, 6, 6)
     rotation = np.linalg.qr(np.random.default_rng(1).normal(size=[6, 6]))[0]
     y = x @ rotation
-    found = rival_methods.procrustes(x, y)
+    found = rival_methods.procrustes(rival_methods.moments(x, y))
     expected, _ = scipy.linalg.orthogonal_procrustes(centred(x), centred(y))
     scores = found(x, y)
     reference = oracle.unit(centred(x) @ expected) @ oracle.unit(centred(y)).T
@@ -57,12 +57,14 @@ def test_ridge_solves_the_augmented_least_squares():
     above = np.concatenate([x0, np.sqrt(penalty) * np.eye(7)])
     linear = np.linalg.lstsq(above, np.concatenate([y0, np.zeros([7, 5])]), rcond=None)[0]
     expected = oracle.unit(x0 @ linear) @ oracle.unit(y0).T
-    np.testing.assert_allclose(rival_methods.ridge(x, y, penalty=0.4)(x, y), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        rival_methods.ridge(rival_methods.moments(x, y), penalty=0.4)(x, y), expected, atol=1e-5
+    )
 
 
 def test_canonical_correlations_are_cosines_of_subspace_angles():
     x, y = coupled(60, 6, 5)
-    cca = rival_methods.fit_cca(x, y, shrinkage=1e-12)
+    cca = rival_methods.fit_cca(rival_methods.moments(x, y), shrinkage=1e-12)
     angles = scipy.linalg.subspace_angles(centred(x), centred(y))
     np.testing.assert_allclose(np.sort(cca.correlations), np.sort(np.cos(angles)), atol=1e-5)
     u, v = cca.variates(x, y)
@@ -72,12 +74,12 @@ def test_canonical_correlations_are_cosines_of_subspace_angles():
 
 def test_csa_weighs_the_product_of_unit_variates():
     x, y = coupled(60, 6, 5)
-    cca = rival_methods.fit_cca(x, y, shrinkage=0.5)
+    cca = rival_methods.fit_cca(rival_methods.moments(x, y), shrinkage=0.5)
     u, v = (side[:, :3] for side in cca.variates(x, y))
     expected = (oracle.unit(u) * cca.correlations[:3]) @ oracle.unit(v).T
-    scores = rival_methods.csa(x, y, shrinkage=0.5, dimension=3)(x, y)
+    scores = rival_methods.csa(rival_methods.moments(x, y), shrinkage=0.5, dimension=3)(x, y)
     np.testing.assert_allclose(scores, expected, atol=1e-5)
-    both = rival_methods.weighted_cca(x, y, shrinkage=0.5)(x, y)
+    both = rival_methods.weighted_cca(rival_methods.moments(x, y), shrinkage=0.5)(x, y)
     u, v = (side * cca.correlations for side in cca.variates(x, y))
     np.testing.assert_allclose(both, oracle.unit(u) @ oracle.unit(v).T, atol=1e-5)
 
