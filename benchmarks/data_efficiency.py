@@ -34,9 +34,9 @@ class Settings:
 
     sources: Positional[tuple[Path, ...]]
     """.npz files with image [N, d] and caption [N, c, e], or folders; all in one."""
-    sizes: tuple[int, ...] = (100, 200, 500, 1000, 2000, 5000)
+    sizes: tuple[int, ...] = (100, 300, 1000, 3000, 5000)
     """Numbers of pairs."""
-    wrong: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4, 0.6)
+    wrong: tuple[float, ...] = (0.0, 0.2, 0.4)
     """Shares of wrong pairs, at `wrong_size` pairs."""
     wrong_size: int = 1000
     """Number of pairs of which some are wrong."""
