@@ -69,6 +69,10 @@ def whiten(embeddings: ArrayLike, whitening: Whitening, *, shrinkage: ArrayLike 
     Cholesky factor: another root is a rotation of it, which changes no cosine. A large shrinkage
     only centres.
 
+    With 500 Flickr8k pairs (EfficientNet-Lite2 and MiniLM, all settings chosen on held-out pairs)
+    recall@10 among 1,000 others went from 0.29 to 0.45 for images and from 0.33 to 0.40 for texts
+    (`benchmarks/rivals.py`, 5 seeds).
+
     Args:
       embeddings: [..., d] real, queries or anchors.
       whitening: from `fit`, of the same modality.
