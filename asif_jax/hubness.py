@@ -18,8 +18,8 @@ def csls(scores: ArrayLike, *, bank: ArrayLike | None = None, k: int = 10) -> Ar
 
     With 500 Flickr8k pairs (EfficientNet-Lite2 and MiniLM, whitened) recall@10 among 1,000 others
     went from 0.45 to 0.49 for images and from 0.40 to 0.48 for texts (`benchmarks/rivals.py`,
-    5 seeds). An inverted softmax was up to 0.015 better at the best of three temperatures on the
-    test pairs and up to 0.03 worse at another.
+    5 seeds). An inverted softmax was at most 0.015 better, and only at a temperature that was
+    chosen on the test pairs.
 
     Args:
       scores: [b, m] real, of queries to gallery items.
