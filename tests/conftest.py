@@ -8,6 +8,7 @@ os.environ["XLA_FLAGS"] = (
 import importlib.util
 from pathlib import Path
 
+import jax
 import pytest
 
 _WEIGHTS = {
@@ -41,3 +42,13 @@ def stamps():
     if not directory.is_dir():
         pytest.skip("tuxpaint-stamps-default is not installed")
     return directory
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_compiled_programs():
+    """Lets go of a module's programs: their memory maps, of which a process may have only so many.
+
+    Beyond that limit the compiler crashes.
+    """
+    yield
+    jax.clear_caches()
