@@ -1,6 +1,17 @@
 """ASIF in JAX: multimodal models without training."""
 
-from asif_jax import anchors, approximate, metrics, sharding
+from asif_jax import (
+    anchors,
+    approximate,
+    calibration,
+    captions,
+    hubness,
+    metrics,
+    sharding,
+    trust,
+    tuning,
+    whitening,
+)
 from asif_jax.anchors import Anchors, represent
 from asif_jax.cosine import normalize
 from asif_jax.explain import Explanation, explain
@@ -13,9 +24,12 @@ __all__ = [
     "RelativeRepresentation",
     "anchors",
     "approximate",
+    "calibration",
+    "captions",
     "class_scores",
     "classify",
     "explain",
+    "hubness",
     "mean_prompts",
     "metrics",
     "normalize",
@@ -24,4 +38,7 @@ __all__ = [
     "represent",
     "sharding",
     "similarity",
+    "trust",
+    "tuning",
+    "whitening",
 ]
