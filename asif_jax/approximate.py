@@ -57,7 +57,7 @@ class Clusters(NamedTuple):
 def cluster(anchors: ArrayLike, *, live: ArrayLike | None = None) -> Clusters:
     """Sorts anchors into clusters: k-means into lists, which 2-means then halves again and again.
 
-    1.6 million anchors of 384 dimensions take about 35 s on two cores. Pairs inserted into a model
+    1.6 million anchors of 384 dimensions take about 50 s on two cores. Pairs inserted into a model
     later are found once it is clustered anew.
 
     Args:
