@@ -38,6 +38,7 @@ JOBS = (
     "figures",
     "demo",
     "predict",
+    "commands",
     "cli",
 )
 

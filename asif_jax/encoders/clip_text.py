@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from asif_jax.encoders.pre_norm import PreNormConfig, blocks, layer_norm
+from asif_jax.encoders.pre_norm import CLIP_BLOCK_NAMES, PreNormConfig, blocks, layer_norm
 from asif_jax.encoders.weights import published_name
 
 # What published checkpoints hold beyond the text tower.
@@ -81,16 +81,9 @@ class ClipText(nnx.Module):
 
 
 _CHECKPOINT_MODULES: Mapping[str, str] = {
+    **CLIP_BLOCK_NAMES,
     "words": "embeddings.token_embedding",
     "positions": "embeddings.position_embedding",
-    "query": "self_attn.q_proj",
-    "key": "self_attn.k_proj",
-    "value": "self_attn.v_proj",
-    "attended": "self_attn.out_proj",
-    "attention_norm": "layer_norm1",
-    "up": "mlp.fc1",
-    "down": "mlp.fc2",
-    "feed_forward_norm": "layer_norm2",
     "norm": "final_layer_norm",
 }
 

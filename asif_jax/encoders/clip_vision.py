@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 
 from asif_jax.encoders.config import read_json, sizes
 from asif_jax.encoders.patches import Patches, patch_count, resize_positions
-from asif_jax.encoders.pre_norm import PreNormConfig, blocks, layer_norm
+from asif_jax.encoders.pre_norm import CLIP_BLOCK_NAMES, PreNormConfig, blocks, layer_norm
 from asif_jax.encoders.weights import published_name, read_tensors, with_weights
 
 _UNUSED = ("text_model.*", "text_projection.weight", "logit_scale", "embeddings.position_ids")
@@ -81,19 +81,8 @@ class CLIPVision(nnx.Module):
         return image if self.projection is None else self.projection(image)
 
 
-# SigLIP names its layers likewise.
-LAYER_NAMES: Mapping[str, str] = {
-    "attention_norm": "layer_norm1",
-    "query": "self_attn.q_proj",
-    "key": "self_attn.k_proj",
-    "value": "self_attn.v_proj",
-    "attended": "self_attn.out_proj",
-    "feed_forward_norm": "layer_norm2",
-    "up": "mlp.fc1",
-    "down": "mlp.fc2",
-}
 _CHECKPOINT_NAMES: Mapping[str, str] = {
-    **LAYER_NAMES,
+    **CLIP_BLOCK_NAMES,
     "class_token": "embeddings.class_embedding",
     "positions": "embeddings.position_embedding.weight",
     "patches": "embeddings.patch_embedding",

@@ -37,8 +37,7 @@ def sizes(cls: type[T], config: Mapping[str, Any]) -> T:
     """Fills a dataclass from the entries of the same names.
 
     Args:
-      cls: a dataclass; a field without default is required. A field `hidden_act` must be among
-        `transformer.ACTIVATIONS`.
+      cls: a dataclass; a field without default is required.
       config: the content of config.json, or a part of it.
 
     Returns:

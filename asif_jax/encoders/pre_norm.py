@@ -163,3 +163,16 @@ def blocks(
             for _ in range(config.num_hidden_layers)
         ]
     )
+
+
+# What CLIP and SigLIP call the parts of a block in their checkpoints.
+CLIP_BLOCK_NAMES: Mapping[str, str] = {
+    "attention_norm": "layer_norm1",
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "attended": "self_attn.out_proj",
+    "feed_forward_norm": "layer_norm2",
+    "up": "mlp.fc1",
+    "down": "mlp.fc2",
+}

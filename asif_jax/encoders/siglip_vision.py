@@ -18,10 +18,15 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from asif_jax.encoders.attention import attention
-from asif_jax.encoders.clip_vision import LAYER_NAMES
 from asif_jax.encoders.config import read_json, sizes
 from asif_jax.encoders.patches import Patches, patch_count, resize_positions
-from asif_jax.encoders.pre_norm import PreNormConfig, blocks, feed_forward, layer_norm
+from asif_jax.encoders.pre_norm import (
+    CLIP_BLOCK_NAMES,
+    PreNormConfig,
+    blocks,
+    feed_forward,
+    layer_norm,
+)
 from asif_jax.encoders.tensors import Tensors
 from asif_jax.encoders.weights import published_name, read_tensors, with_weights
 
@@ -92,7 +97,7 @@ class SigLIPVision(nnx.Module):
 
 
 _CHECKPOINT_NAMES: Mapping[str, str] = {
-    **LAYER_NAMES,
+    **CLIP_BLOCK_NAMES,
     "positions": "embeddings.position_embedding.weight",
     "patches": "embeddings.patch_embedding",
     "norm": "post_layernorm",

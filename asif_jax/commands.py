@@ -1,0 +1,160 @@
+"""What can be asked of the `asif-jax` command: its subcommands, their arguments and help."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Build a model from the Tux Paint stamps and try it on stamps it has not seen."""
+
+    pairs: Path | None = None
+    """A folder of images with captions to use in place of the stamps."""
+    report: Path = Path("asif-report.html")
+    """The page to write."""
+    query: Annotated[tuple[str, ...], arg(metavar="TEXT...")] = ()
+    """Sentences to search held-out images with."""
+    image_encoder: str = "efficientnet-lite2"
+    """Image encoder, by name or path."""
+    text_encoder: str = "all-MiniLM-L6-v2"
+    """Text encoder, by name or path."""
+    k: int | None = None
+    """Similarities kept; by default a rule of the number of pairs."""
+    p: float | None = None
+    """Exponent; by default a rule of the number of pairs."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """Build a model from a folder of images with captions."""
+
+    folder: Positional[Path]
+    """Images with metadata.jsonl or metadata.csv, or with a .txt beside each."""
+    output: Annotated[Path, arg(aliases=["-o"])]
+    """The model directory to write; a model already there is replaced."""
+    image_encoder: str = "efficientnet-lite2"
+    """Image encoder, by name or path."""
+    text_encoder: str = "all-MiniLM-L6-v2"
+    """Text encoder, by name or path."""
+    k: int | None = None
+    """Similarities kept; by default a rule of the number of pairs."""
+    p: float | None = None
+    """Exponent; by default a rule of the number of pairs."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
+class Classify:
+    """Name images, zero-shot, by labels of your own."""
+
+    model: Positional[Path]
+    """A model directory."""
+    images: Positional[tuple[Path, ...]]
+    """Image files, or folders of them."""
+    labels: tuple[str, ...] = ()
+    """The labels to choose from."""
+    labels_file: Path | None = None
+    """A file with one label a line."""
+    templates: tuple[str, ...] = ("{}", "a {}.", "a photo of a {}.")
+    """Sentences to put a label in, in place of {}."""
+    prompts: Annotated[str, arg(constructor=str)] = "max"
+    """The best prompt of a class counts ("max"), or their mean embedding ("mean")."""
+    top: int = 3
+    """How many labels to print for an image."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Find images from a sentence: the model's own, or others."""
+
+    model: Positional[Path]
+    """A model directory."""
+    text: Positional[str]
+    """What to look for."""
+    images: tuple[Path, ...] = ()
+    """Image files or folders to search; by default the model's own images."""
+    top: int = 5
+    """How many images to print."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Say which pairs make an image and a sentence match."""
+
+    model: Positional[Path]
+    """A model directory."""
+    image: Positional[Path]
+    """An image file."""
+    text: Positional[str]
+    """A sentence."""
+    top: int = 5
+    """How many pairs to print."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Measure a model, zero-shot, on labelled or captioned images."""
+
+    model: Positional[Path]
+    """A model directory."""
+    data: Positional[str]
+    """A folder with one folder a class, or of images with captions; or tfds:NAME, a set of TFDS."""
+    split: str | None = None
+    """Split of a TFDS set, or a slice such as "test[:1000]"; by default test, else validation."""
+    data_dir: Path | None = None
+    """Where TFDS keeps its sets."""
+    feature: str | None = None
+    """The feature of a TFDS set that holds the label or the captions, where several might."""
+    labels_file: Path | None = None
+    """Names for the classes: one a line in their order, or lines of class, tab, name."""
+    templates_file: Path | None = None
+    """Sentences to put a class in, in place of {}, one a line; by default a general set."""
+    prompts: Annotated[str, arg(constructor=str)] = "max"
+    """The best prompt of a class counts ("max"), or their mean embedding ("mean")."""
+    cache: Path | None = None
+    """Where to keep embeddings, from which a rerun goes on; by default ~/.cache/asif-jax."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Choose k and p by retrieval among pairs of a model that are held out; no labels needed."""
+
+    model: Positional[Path]
+    """A model directory."""
+    k: tuple[int, ...] = ()
+    """Values of k to try; by default 5 to 1,200, as far as the pairs go."""
+    p: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+    """Values of p to try."""
+    splits: int = 5
+    """How many times pairs are held out at random."""
+    apply: bool = False
+    """Write the choice into the model."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say what a model holds."""
+
+    model: Positional[Path]
+    """A model directory."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+Command = Demo | Build | Classify | Search | Explain | Eval | Tune | Info
