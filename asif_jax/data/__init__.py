@@ -6,6 +6,7 @@ from asif_jax.data.images import image_files, open_image
 from asif_jax.data.pairs import Pair, PairList, Skipped
 from asif_jax.data.sets import read_set
 from asif_jax.data.stamps import read_stamps
+from asif_jax.data.webdataset import read_webdataset
 
 __all__ = [
     "Example",
@@ -18,4 +19,5 @@ __all__ = [
     "read_folder",
     "read_set",
     "read_stamps",
+    "read_webdataset",
 ]

@@ -5,16 +5,20 @@ the same name beside it.
 """
 
 import csv
-import json
+import io
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from asif_jax.data.images import images_below
-from asif_jax.data.pairs import Pair, PairList, Skipped, group_of
+from asif_jax.data.pairs import Pair, PairList, Skipped, group_of, leads_outside, none_usable
+from asif_jax.data.texts import caption_value, clean_captions, decode_caption, parse_object
 
-_CAPTION_KEYS = ("captions", "caption", "texts", "text")
+_METADATA = ("metadata.jsonl", "metadata.csv")
+
+# Of the csv module; the lengths of captions are checked here, row by row.
+_FIELD_LIMIT = 2**31 - 1
 
 
 def read_folder(directory: Path) -> PairList:
@@ -36,28 +40,47 @@ def read_folder(directory: Path) -> PairList:
         raise ValueError(f"no such folder: {directory}")
     if not directory.is_dir():
         raise ValueError(f"not a folder: {directory}")
-    metadata = next(
-        (
-            directory / f"metadata.{kind}"
-            for kind in ("jsonl", "csv")
-            if (directory / f"metadata.{kind}").is_file()
-        ),
-        None,
-    )
+    metadata = find_metadata(directory)
     found = list(_from_metadata(metadata) if metadata else _from_sidecars(directory))
     result = PairList(
         tuple(_merged(item for item in found if isinstance(item, Pair))),
         tuple(item for item in found if isinstance(item, Skipped)),
     )
-    if not found:
-        raise ValueError(f"no images with captions in {directory}")
     if not result.pairs:
-        first = result.skipped[0]
-        raise ValueError(
-            f"no usable pair in {directory}: {len(found)} skipped, "
-            f"the first being {first.path}: {first.reason}"
-        )
+        refuse_metadata_below(directory)
+        raise none_usable(directory, result.skipped)
     return result
+
+
+def find_metadata(directory: Path) -> Path | None:
+    """The file in a folder that lists its images.
+
+    Args:
+      directory: the folder.
+
+    Returns:
+      metadata.jsonl, or else metadata.csv; None if neither is there.
+    """
+    candidates = (directory / name for name in _METADATA)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def refuse_metadata_below(directory: Path) -> None:
+    """Refuses a folder whose splits have metadata and which has none itself.
+
+    Args:
+      directory: a folder that nothing usable was found in.
+
+    Raises:
+      ValueError: there is metadata in a folder below; says which to name.
+    """
+    below = sorted(path for name in _METADATA for path in directory.rglob(name))
+    if below and find_metadata(directory) is None:
+        others = f" (one of {len(below)})" if len(below) > 1 else ""
+        raise ValueError(
+            f"{directory} has no metadata of its own, but {below[0].parent} has{others}: "
+            "name that folder"
+        )
 
 
 def _from_sidecars(directory: Path) -> Iterator[Pair | Skipped]:
@@ -65,7 +88,7 @@ def _from_sidecars(directory: Path) -> Iterator[Pair | Skipped]:
         yield check_pair(image, read_caption(image.with_suffix(".txt")), root=directory)
 
 
-def read_caption(path: Path, *, first_line: bool = False) -> list[str] | str:
+def read_caption(path: Path, *, first_line: bool = False) -> tuple[str, ...] | str:
     """Reads the caption in a text file.
 
     Args:
@@ -73,7 +96,7 @@ def read_caption(path: Path, *, first_line: bool = False) -> list[str] | str:
       first_line: whether only its first line counts.
 
     Returns:
-      The caption as a list of one, or the reason why there is none.
+      The caption alone, or the reason why there is none.
     """
     try:
         content = path.read_bytes()
@@ -82,19 +105,15 @@ def read_caption(path: Path, *, first_line: bool = False) -> list[str] | str:
     except OSError as error:
         return f"caption unreadable: {error.strerror}"
     lines = content.splitlines()
-    try:
-        text = (lines[0] if first_line and lines else content).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return "caption is not UTF-8"
-    return [" ".join(text.split())]
+    return decode_caption(lines[0] if first_line and lines else content)
 
 
-def check_pair(image: Path, captions: list[str] | str, *, root: Path) -> Pair | Skipped:
+def check_pair(image: Path, captions: tuple[str, ...] | str, *, root: Path) -> Pair | Skipped:
     """Makes a pair, unless the image or the caption is missing.
 
     Args:
       image: the image file.
-      captions: its captions, or the reason why there are none.
+      captions: its captions, cleaned, or the reason why there are none.
       root: the folder the pairs are read from.
 
     Returns:
@@ -106,10 +125,7 @@ def check_pair(image: Path, captions: list[str] | str, *, root: Path) -> Pair | 
         return Skipped(image, "no such image")
     if not os.access(image, os.R_OK):
         return Skipped(image, "no permission to read it")
-    kept = tuple(stripped for caption in captions if (stripped := caption.strip()))
-    if not kept:
-        return Skipped(image, "no caption")
-    return Pair(image, kept, group_of(image, root))
+    return Pair(image, captions, group_of(image, root))
 
 
 def _from_metadata(metadata: Path) -> Iterator[Pair | Skipped]:
@@ -121,43 +137,34 @@ def _from_metadata(metadata: Path) -> Iterator[Pair | Skipped]:
             yield Skipped(place, row)
         elif not isinstance(name := row.get("file_name"), str) or not name:
             yield Skipped(place, "no file_name")
-        elif Path(name).is_absolute() or ".." in Path(name).parts:
+        elif leads_outside(name):
             yield Skipped(place, f"file_name leads outside the folder: {name}")
         else:
-            yield check_pair(root / name, _captions(row), root=root)
-
-
-def _captions(row: Mapping[str, Any]) -> list[str] | str:
-    value = next((row[key] for key in _CAPTION_KEYS if row.get(key)), None)
-    values = value if isinstance(value, list) else [value]
-    texts = [" ".join(text.split()) for text in values if isinstance(text, str)]
-    return texts or "no caption"
+            yield check_pair(root / name, clean_captions(caption_value(row)), root=root)
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     """Line numbers with the rows, or with what is wrong with them."""
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8-sig"))
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            yield number, "not JSON in UTF-8"
-            continue
-        yield number, row if isinstance(row, dict) else "not a JSON object"
+        if line.strip():
+            yield number, parse_object(line)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+        content = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8") from error
-    reader = csv.DictReader(lines)
+    # Only line ends end a row: captions may hold U+2028 and others that str.splitlines splits at.
+    reader = csv.DictReader(io.StringIO(content, newline=""))
+    former = csv.field_size_limit(_FIELD_LIMIT)
     try:
         for row in reader:
             yield reader.line_num, row
     except csv.Error as error:
         raise ValueError(f"{path}: line {reader.line_num}: {error}") from error
+    finally:
+        csv.field_size_limit(former)
 
 
 def _merged(pairs: Iterator[Pair]) -> list[Pair]:

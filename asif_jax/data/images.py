@@ -84,9 +84,9 @@ def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
             # The limit below is the same everywhere; Pillow's own can be changed by anyone.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(source) as image:
-                if image.width * image.height > _MAX_PIXELS:
-                    raise ValueError(f"{name}: {image.width} x {image.height} pixels is too large")
-                return _to_rgb(ImageOps.exif_transpose(image))
+                width, height = image.size
+                if width * height <= _MAX_PIXELS:
+                    return _to_rgb(ImageOps.exif_transpose(image))
     except PermissionError as error:
         raise ValueError(f"{name}: no permission to read it") from error
     except FileNotFoundError as error:
@@ -95,8 +95,10 @@ def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
         raise ValueError(f"{name}: too many pixels") from error
     except Image.UnidentifiedImageError as error:
         raise ValueError(f"{name}: not an image, or an empty file") from error
-    except (OSError, SyntaxError, EOFError) as error:
+    # Damaged files make Pillow raise ValueError, RuntimeError, struct.error and more.
+    except Exception as error:
         raise ValueError(f"{name}: cut short or damaged ({error})") from error
+    raise ValueError(f"{name}: {width} x {height} pixels is too large")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

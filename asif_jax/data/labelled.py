@@ -1,7 +1,7 @@
 """Labelled images from a folder that holds one folder a class, and how classes are called."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from asif_jax.data.image_set import Example, ImageSet, file_state, fingerprint
@@ -23,7 +23,7 @@ def read_class_folders(directory: Path) -> ImageSet:
     """
     images = images_below(directory)
     groups = [group_of(image, directory) for image in images]
-    classes = tuple(sorted({group for group in groups if group and not group.startswith(".")}))
+    classes = _classes(groups)
     if len(classes) < 2:
         raise ValueError(
             f"no labelled images in {directory}: a folder for each class is needed, "
@@ -50,6 +50,22 @@ def read_class_folders(directory: Path) -> ImageSet:
         classes=classes,
         skipped=tuple(Skipped(image, "in no folder of a class") for image in outside),
     )
+
+
+def has_class_folders(directory: Path) -> bool:
+    """Whether images lie in folders that could be classes.
+
+    Args:
+      directory: the folder of these.
+
+    Returns:
+      Whether there are at least two.
+    """
+    return len(_classes(group_of(image, directory) for image in images_below(directory))) > 1
+
+
+def _classes(groups: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({group for group in groups if group and not group.startswith(".")}))
 
 
 def name_classes(classes: Sequence[str], labels_file: Path | None) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Image-text pairs, wherever they come from."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,3 +54,39 @@ def group_of(image: Path, root: Path) -> str:
     """
     parents = image.relative_to(root).parts[:-1]
     return parents[0] if parents else ""
+
+
+def leads_outside(name: str) -> bool:
+    """Whether a name in somebody's list could mean a file outside the folder it is relative to.
+
+    Args:
+      name: as the list has it.
+
+    Returns:
+      True for absolute paths and those that go up.
+
+    Example:
+      >>> leads_outside("images/../../secret.png")
+      True
+    """
+    path = Path(name)
+    return path.is_absolute() or ".." in path.parts
+
+
+def none_usable(source: Path, skipped: Sequence[Skipped]) -> ValueError:
+    """The error for a source that gives no pair at all.
+
+    Args:
+      source: where pairs were looked for.
+      skipped: what was found there but cannot be used.
+
+    Returns:
+      The error, for the caller to raise; names the first thing skipped and the cause.
+    """
+    if not skipped:
+        return ValueError(f"no images with captions in {source}")
+    first = skipped[0]
+    return ValueError(
+        f"no usable pair in {source}: {len(skipped)} skipped, "
+        f"the first being {first.path}: {first.reason}"
+    )

@@ -3,11 +3,12 @@
 import dataclasses
 from pathlib import Path
 
-from asif_jax.data.folder import read_folder
+from asif_jax.data.folder import find_metadata, read_folder, refuse_metadata_below
 from asif_jax.data.image_set import ImageSet, captioned
 from asif_jax.data.images import images_below
-from asif_jax.data.labelled import name_classes, read_class_folders
+from asif_jax.data.labelled import has_class_folders, name_classes, read_class_folders
 from asif_jax.data.tfds import read_tfds
+from asif_jax.data.webdataset import is_tar, read_webdataset, tar_files
 
 _TFDS = "tfds:"
 
@@ -23,9 +24,10 @@ def read_set(
     """Finds a set of labelled or captioned images.
 
     Args:
-      source: "tfds:NAME", a set that TFDS has prepared; or a folder, either captioned (with
-        metadata.jsonl, metadata.csv or a .txt beside an image) or with one folder a class. A folder
-        that is both counts as captioned unless there is a labels file.
+      source: "tfds:NAME", a set that TFDS has prepared; a .tar file or a folder of them; or a
+        folder of images, either captioned (with metadata.jsonl, metadata.csv or a .txt beside an
+        image) or with one folder a class. A folder that is both counts as captioned unless there
+        is a labels file.
       split: of a TFDS set; see `read_tfds`.
       data_dir: where TFDS keeps its sets.
       feature: the feature of a TFDS set that holds the label or the captions.
@@ -43,7 +45,7 @@ def read_set(
     elif split or data_dir or feature:
         raise ValueError(f"{source} is no TFDS set (tfds:NAME): it has no split, feature, data_dir")
     else:
-        found = _read_folder(Path(source), labelled=labels_file is not None)
+        found = _read_path(Path(source), labelled=labels_file is not None)
     if found.classes:
         return dataclasses.replace(found, classes=name_classes(found.classes, labels_file))
     if labels_file is not None:
@@ -53,15 +55,27 @@ def read_set(
     return found
 
 
+def _read_path(path: Path, *, labelled: bool) -> ImageSet:
+    if path.is_dir():
+        return _read_folder(path, labelled=labelled)
+    if is_tar(path):
+        return read_webdataset(path)
+    raise ValueError(f"no such folder: {path}")
+
+
 def _read_folder(directory: Path, *, labelled: bool) -> ImageSet:
-    if not directory.is_dir():
-        raise ValueError(f"no such folder: {directory}")
-    if not labelled and _has_captions(directory):
+    if labelled:
+        return read_class_folders(directory)
+    if _has_captions(directory):
         return captioned(directory, read_folder(directory))
+    refuse_metadata_below(directory)
+    # Beside folders of images, a tar file is what they came in.
+    if not has_class_folders(directory) and tar_files(directory):
+        return read_webdataset(directory)
     return read_class_folders(directory)
 
 
 def _has_captions(directory: Path) -> bool:
-    if any((directory / f"metadata.{kind}").is_file() for kind in ("jsonl", "csv")):
+    if find_metadata(directory):
         return True
     return any(image.with_suffix(".txt").is_file() for image in images_below(directory))

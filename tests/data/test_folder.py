@@ -1,10 +1,11 @@
+import csv
 import json
 import os
 
 import pytest
 from PIL import Image
 
-from asif_jax.data import read_folder
+from asif_jax.data import read_folder, read_set
 
 
 def add_image(path, color="red"):
@@ -60,10 +61,33 @@ def test_captions_in_every_script_survive(tmp_path):
     assert read_folder(tmp_path).pairs[0].captions == tuple(captions)
 
 
+def test_zero_bytes_and_halves_of_characters_do_no_harm(tmp_path):
+    add_image(tmp_path / "a.png")
+    write_jsonl(tmp_path, '{"file_name": "a.png", "caption": "zero\\u0000 half\\udc00"}')
+    found = read_set(str(tmp_path))
+    assert found.read(0).captions == ("zero\0 half\ufffd",)
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_csv_row_ends_at_the_end_of_its_line_alone(tmp_path, quote):
+    for name in ("a.png", "b.png", "c.png"):
+        add_image(tmp_path / name)
+    long = "x" * 2**18
+    rows = f"a.png,{quote}one\u2028two\x85three{quote}\r\nb.png,{long}\nc.png,Sea.\n"
+    (tmp_path / "metadata.csv").write_bytes(f"file_name,caption\n{rows}".encode())
+    limit = csv.field_size_limit()
+    pairs, skipped = read_folder(tmp_path)
+    assert [pair.captions for pair in pairs] == [("one two three",), ("Sea.",)]
+    assert [item.reason for item in skipped] == ["caption of 262,144 characters"]
+    assert csv.field_size_limit() == limit
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
         ("{not json", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('{"file_name": ' + "9" * 10_000 + "}", "not JSON"),
         ('"a string"', "not a JSON object"),
         ({"caption": "A dog."}, "no file_name"),
         ({"file_name": "gone.png", "caption": "A dog."}, "no such image"),
@@ -72,6 +96,10 @@ def test_captions_in_every_script_survive(tmp_path):
         ({"file_name": "a.png"}, "no caption"),
         ({"file_name": "a.png", "caption": "   "}, "no caption"),
         ({"file_name": "a.png", "captions": [None, 3]}, "no caption"),
+        ({"file_name": "a.png", "caption": "x" * 2**20}, "caption of 1,048,576 characters"),
+        ({"file_name": "a.png", "captions": ["x", "y" * 10_001]}, "caption of 10,001 characters"),
+        ({"file_name": "a\0.png", "caption": "A dog."}, "no such image"),
+        ({"file_name": "\ud800.png", "caption": "A dog."}, "no such image"),
     ],
 )
 def test_a_bad_row_is_skipped_and_named(tmp_path, row, reason):

@@ -1,6 +1,8 @@
+import struct
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from asif_jax.data import image_files, images, open_image
 
@@ -76,6 +78,24 @@ def test_other_bad_files_are_named(tmp_path):
         open_image(tmp_path / "text.jpg")
     with pytest.raises(ValueError, match="no such file"):
         open_image(tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError, struct.error, NotImplementedError])
+def test_whatever_pillow_raises_on_damage_is_named(tmp_path, monkeypatch, kind):
+    def fail(image):
+        raise kind("odd bytes")
+
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+    monkeypatch.setattr(ImageOps, "exif_transpose", fail)
+    with pytest.raises(ValueError, match=r"a\.png: cut short or damaged \(odd bytes\)"):
+        open_image(tmp_path / "a.png")
+
+
+def test_a_short_png_header_is_named(tmp_path):
+    # Pillow raises a ValueError of its own.
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\1IHDR\0" + bytes(4))
+    with pytest.raises(ValueError, match=r"a\.png: cut short or damaged"):
+        open_image(tmp_path / "a.png")
 
 
 def test_permission_is_named(tmp_path, monkeypatch):

@@ -1,0 +1,83 @@
+import io
+import json
+import tarfile
+
+import pytest
+from PIL import Image
+
+from asif_jax.data import read_folder, read_set
+
+
+def add_image(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4)).save(path)
+
+
+def add_tar(path, caption="From a tar."):
+    content = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(content, "png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in (("1.png", content.getvalue()), ("1.txt", caption.encode())):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def add_split(directory):
+    add_image(directory / "1.png")
+    row = {"file_name": "1.png", "caption": f"From {directory.name}."}
+    (directory / "metadata.jsonl").write_text(json.dumps(row))
+
+
+def captions(source, **options):
+    found = read_set(str(source), **options)
+    return [found.read(index).captions[0] for index in range(found.size)]
+
+
+def test_tar_files(tmp_path):
+    add_tar(tmp_path / "deep" / "1.tar")
+    assert captions(tmp_path / "deep" / "1.tar") == ["From a tar."]
+    assert captions(tmp_path) == ["From a tar."]
+    # A picture for the README of a set is not the set.
+    add_image(tmp_path / "assets" / "logo.png")
+    assert captions(tmp_path) == ["From a tar."]
+
+
+def test_captions_beside_images_come_before_tar_files(tmp_path):
+    add_tar(tmp_path / "1.tar")
+    add_split(tmp_path)
+    assert captions(tmp_path) == [f"From {tmp_path.name}."]
+
+
+def test_folders_of_classes_come_before_the_tar_they_came_in(tmp_path):
+    for name in ("cats", "dogs"):
+        add_image(tmp_path / name / "1.png")
+    add_tar(tmp_path / "images.tar")
+    assert read_set(str(tmp_path)).classes == ("cats", "dogs")
+
+
+@pytest.mark.parametrize("read", [read_folder, lambda path: read_set(str(path))])
+def test_metadata_in_the_folder_of_a_split(tmp_path, read):
+    add_split(tmp_path / "train")
+    with pytest.raises(ValueError, match=rf"but {tmp_path}/train has: name that folder"):
+        read(tmp_path)
+    add_split(tmp_path / "test")
+    with pytest.raises(ValueError, match=rf"but {tmp_path}/test has \(one of 2\): name that"):
+        read(tmp_path)
+    assert captions(tmp_path / "train") == ["From train."]
+    add_split(tmp_path)
+    assert captions(tmp_path) == [f"From {tmp_path.name}."]
+
+
+def test_labels_do_not_fit_captions(tmp_path):
+    add_tar(tmp_path / "1.tar")
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    with pytest.raises(ValueError, match="holds captions, not classes"):
+        read_set(str(tmp_path / "1.tar"), labels_file=tmp_path / "labels.txt")
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "set.zip").touch()
+    with pytest.raises(ValueError, match=r"no such folder: .*set\.zip"):
+        read_set(str(tmp_path / "set.zip"))
