@@ -7,12 +7,15 @@ FEATURES = tfds.features
 WORDS = ("red", "green", "blue")
 
 
-def prepare(set_name, features, splits, data_dir, *, file_format="array_record", **info):
+def prepare(
+    set_name, features, splits, data_dir, *, file_format="array_record", config=None, **info
+):
     """Writes a set in TFDS's own format; `splits` maps each split to its records."""
 
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         name = set_name
         VERSION = tfds.core.Version("1.0.0")
+        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []
 
         def _info(self):
             return tfds.core.DatasetInfo(

@@ -14,6 +14,7 @@ import numpy as np
 
 from asif_jax.data.image_set import Example, ImageSet, file_state, fingerprint
 from asif_jax.data.images import decode_image
+from asif_jax.data.texts import clean_captions, require_captions
 
 _DEFAULT_SPLITS = ("test", "validation")
 
@@ -56,13 +57,12 @@ def read_tfds(
             record = _record(records, index, place)
         if classes and not 0 <= record[target] < len(classes):
             raise ValueError(f"{place}:{index}: no label")
-        picture = decode_image(BytesIO(record[image]), f"{place}:{index}")
+        name = Path(f"{place}:{index}")
+        picture = decode_image(BytesIO(record[image]), str(name))
         if classes:
             return Example(picture, int(record[target]))
-        captions = tuple(" ".join(text.split()) for text in _texts(record[target]))
-        if not any(captions):
-            raise ValueError(f"{place}:{index}: no caption")
-        return Example(picture, captions=tuple(caption for caption in captions if caption))
+        captions = clean_captions(list(_texts(record[target])))
+        return Example(picture, captions=require_captions(captions, name))
 
     return ImageSet(
         source=f"{Path(builder.data_dir).resolve()} {split}",
@@ -78,8 +78,9 @@ def _builder(name: str, data_dir: Path | None) -> Any:
     tfds = _library(name)
     where = data_dir if data_dir is not None else tfds.core.constants.DATA_DIR
     try:
-        builder = tfds.builder(name, data_dir=str(where))
-    except tfds.core.registered.DatasetNotFoundError as error:
+        builder = _prepared_builder(tfds, name, str(where))
+    # Without TensorFlow, the code of some sets that are not prepared cannot even be loaded.
+    except (tfds.core.registered.DatasetNotFoundError, ImportError) as error:
         raise ValueError(f"no TFDS set {name} in {where}") from error
     if not builder.info.splits:
         raise ValueError(
@@ -87,6 +88,14 @@ def _builder(name: str, data_dir: Path | None) -> Any:
             f"run tfds build {name} --file_format=array_record --data_dir={where}"
         )
     return builder
+
+
+def _prepared_builder(tfds: Any, name: str, where: str) -> Any:
+    try:
+        # Prepared files say all that reading takes; the code of some sets asks for TensorFlow.
+        return tfds.core.read_only_builder.builder_from_files(name, data_dir=where)
+    except tfds.core.registered.DatasetNotFoundError:
+        return tfds.builder(name, data_dir=where)
 
 
 def _library(name: str) -> Any:

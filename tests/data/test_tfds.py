@@ -148,6 +148,64 @@ def test_captions_are_preferred_to_unsupervised_labels(tmp_path):
     assert read_tfds("toy_web", feature="safe", data_dir=tmp_path).read(0).label == 1
 
 
+@pytest.mark.parametrize(
+    ("captions", "reason"),
+    [(["fine", "x" * 2**20], "caption of 1,048,576 characters"), ([" "], "no caption")],
+)
+def test_captions_that_are_none_are_named_on_reading(tmp_path, captions, reason):
+    (path,) = pictures(tmp_path / "pictures", 1)
+    features = {"image": FEATURES.Image(), "captions": FEATURES.Sequence(FEATURES.Text())}
+    prepare("toy_long", features, {"test": [{"image": path, "captions": captions}]}, tmp_path)
+    with pytest.raises(ValueError, match=f"^toy_long/1.0.0 test:0: {reason}$"):
+        read_tfds("toy_long", data_dir=tmp_path).read(0)
+
+
+def test_captions_of_any_script_and_byte(tmp_path):
+    (path,) = pictures(tmp_path / "pictures", 1)
+    features = {"image": FEATURES.Image(), "captions": FEATURES.Sequence(FEATURES.Text())}
+    captions = ["一只猫 🐕", "كلب\u2028собака", "zero\0byte"]
+    prepare("toy_scripts", features, {"test": [{"image": path, "captions": captions}]}, tmp_path)
+    found = read_tfds("toy_scripts", data_dir=tmp_path)
+    assert found.read(0).captions == ("一只猫 🐕", "كلب собака", "zero\0byte")
+
+
+def test_coco_captions(tmp_path):
+    """TFDS's own code for this set takes TensorFlow; the prepared files do not."""
+    box = {"id": np.int64, "area": np.int64, "bbox": FEATURES.BBoxFeature(), "is_crowd": np.bool_}
+    features = {
+        "image": FEATURES.Image(encoding_format="jpeg"),
+        "image/filename": FEATURES.Text(),
+        "image/id": np.int64,
+        "objects": FEATURES.Sequence({**box, "label": FEATURES.ClassLabel(num_classes=80)}),
+        "captions": FEATURES.Sequence({"text": np.str_, "id": np.int64}),
+    }
+    paths = pictures(tmp_path / "pictures", 3, suffix="jpg")
+    records = [
+        {
+            "image": path,
+            "image/filename": f"{index}.jpg",
+            "image/id": index,
+            "objects": [],
+            "captions": [{"text": f"Caption {index} {j}.", "id": j} for j in range(5 - index)],
+        }
+        for index, path in enumerate(paths)
+    ]
+    splits = {"test": records[:2], "restval": records}
+    prepare("coco_captions", features, splits, tmp_path, config="2014")
+    expected = {tuple(f"Caption {i} {j}." for j in range(5 - i)) for i in range(3)}
+
+    def captions(**options):
+        found = read_set("tfds:coco_captions", data_dir=tmp_path, **options)
+        assert found.classes == ()
+        return {found.read(index).captions for index in range(found.size)}
+
+    assert captions(split="restval") == expected
+    assert captions() == {texts for texts in expected if len(texts) > 3}
+    assert len(captions(split="restval[1:]")) == 2
+    assert captions(split="restval", feature="captions") == expected
+    assert captions(feature="image/filename") == {("0.jpg",), ("1.jpg",)}
+
+
 PAPER = {
     "cifar100": ("test", {"id": "", "coarse_label": 0}),
     "eurosat": ("train", {"filename": ""}),
