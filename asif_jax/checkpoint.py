@@ -7,6 +7,7 @@ under another name first, so that it is there as a whole or not at all.
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors
 import safetensors.numpy
-
-from asif_jax.store import write_atomically
 
 _FORMAT = "asif-jax parts 1"
 
@@ -85,6 +84,24 @@ def compute_parts(
             part = compute(items)
             _write_part(path, part)
         yield items, part
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file that is there as a whole or not at all, whatever happens meanwhile.
+
+    Args:
+      path: the file; one already there is replaced.
+      content: what to write.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _read_about(path: Path) -> dict[str, Any] | None:

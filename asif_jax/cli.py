@@ -1,6 +1,5 @@
 """The `asif-jax` command: parse, call, print. Everything it does is a function of the package."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -8,7 +7,25 @@ from typing import Any
 
 import tyro
 
-from asif_jax.commands import Build, Classify, Command, Demo, Eval, Explain, Info, Search, Tune
+from asif_jax import cli_store
+from asif_jax.commands import (
+    Add,
+    Classify,
+    Command,
+    Compact,
+    Demo,
+    Diff,
+    Embed,
+    Eval,
+    Explain,
+    Info,
+    Log,
+    Name,
+    Remove,
+    Search,
+    Tune,
+)
+from asif_jax.printing import facts_in_lines, plain, print_result, print_skipped
 
 # The imports of the work itself wait until a command runs, so that --help answers at once.
 
@@ -24,7 +41,8 @@ def main() -> None:
         print(f"asif-jax: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        kept = "a rerun goes on from here" if isinstance(command, Eval) else "nothing was written"
+        resumes = isinstance(command, Embed | Add | Eval)
+        kept = "a rerun goes on from here" if resumes else "nothing was written"
         print(f"asif-jax: interrupted; {kept}", file=sys.stderr)
         sys.exit(130)
 
@@ -47,44 +65,24 @@ def _run_demo(command: Demo) -> None:
         p=command.p,
     )
     report.write_report(command.report, report.render(demo.to_report(found)))
-    _print(demo.to_json(found) if command.json else demo.to_text(found), as_json=command.json)
+    print_result(demo.to_json(found) if command.json else demo.to_text(found), as_json=command.json)
     print(f"report: {command.report}", file=sys.stderr if command.json else sys.stdout)
-
-
-def _run_build(command: Build) -> None:
-    from asif_jax import data, embed, encoders, store
-
-    store.check_writable(command.output)
-    source = data.read_folder(command.folder)
-    embed.check_k(command.k, len(source.pairs))
-    model, skipped = embed.build_model(
-        source,
-        (command.image_encoder, encoders.load(command.image_encoder, modality="image")),
-        (command.text_encoder, encoders.load(command.text_encoder, modality="text")),
-        k=command.k,
-        p=command.p,
-    )
-    store.save(command.output, model)
-    _print_skipped(skipped)
-    facts = {"model": str(command.output), "pairs": len(model.pairs), "skipped": len(skipped)}
-    facts |= {"k": model.k, "p": model.p}
-    _print(facts if command.json else _facts(facts), as_json=command.json)
 
 
 def _run_classify(command: Classify) -> None:
     from asif_jax import predict, store
 
     named, skipped = predict.name_images(
-        store.load(command.model),
+        store.load(command.model, command.version),
         _image_files(command.images),
         _labels(command),
         templates=command.templates,
         prompts=command.prompts,
         top=command.top,
     )
-    _print_skipped(skipped)
+    print_skipped(skipped)
     if command.json:
-        _print([_plain(item) for item in named], as_json=True)
+        print_result([plain(item) for item in named], as_json=True)
     for item in [] if command.json else named:
         print(item.image)
         print("\n".join(f"  {guess.score:.3f}  {guess.label}" for guess in item.guesses))
@@ -94,11 +92,14 @@ def _run_search(command: Search) -> None:
     from asif_jax import predict, store
 
     found, skipped = predict.search_images(
-        store.load(command.model), command.text, _image_files(command.images), top=command.top
+        store.load(command.model, command.version),
+        command.text,
+        _image_files(command.images),
+        top=command.top,
     )
-    _print_skipped(skipped)
+    print_skipped(skipped)
     if command.json:
-        _print([_plain(item) for item in found], as_json=True)
+        print_result([plain(item) for item in found], as_json=True)
     for item in [] if command.json else found:
         print(
             f"{item.score:.3f}  {item.image}" + "".join(f"\n       {c}" for c in item.captions[:1])
@@ -109,10 +110,10 @@ def _run_explain(command: Explain) -> None:
     from asif_jax import predict, store
 
     score, reasons = predict.explain_match(
-        store.load(command.model), command.image, command.text, top=command.top
+        store.load(command.model, command.version), command.image, command.text, top=command.top
     )
     if command.json:
-        _print({"score": score, "pairs": [_plain(reason) for reason in reasons]}, as_json=True)
+        print_result({"score": score, "pairs": [plain(reason) for reason in reasons]}, as_json=True)
         return
     print(
         f"score {score:.3f}" + (", because of these pairs:" if reasons else ": no pair in common")
@@ -125,7 +126,7 @@ def _run_eval(command: Eval) -> None:
     from asif_jax import data, predict, prompts, retrieval, store, zero_shot
     from asif_jax.figures import CONFIDENCE, RESAMPLES
 
-    model = store.load(command.model)
+    model = store.load(command.model, command.version)
     images = data.read_set(
         command.data,
         split=command.split,
@@ -150,17 +151,17 @@ def _run_eval(command: Eval) -> None:
     else:
         found = retrieval.retrieve_set(model, images, *encoders, **options)
         text, figures = retrieval.to_text(found), retrieval.to_json(found)
-    _print_skipped(found.skipped)
+    print_skipped(found.skipped)
     facts |= {"images": found.images, "skipped": len(found.skipped)}
     interval = f"{CONFIDENCE:.0%} of {RESAMPLES} bootstrap resamples of the images"
     if command.json:
         facts |= {"own_images": found.own, "interval": interval}
         facts |= {"templates": list(templates)} if images.classes else {}
-        _print(facts | figures, as_json=True)
+        print_result(facts | figures, as_json=True)
         return
     if found.own:
         facts["own images"] = f"{found.own} are among the model's pairs, which flatters it"
-    print("\n".join([_facts(facts), "", text, "", f"[{interval}]"]))
+    print("\n".join([facts_in_lines(facts), "", text, "", f"[{interval}]"]))
 
 
 def _default_cache() -> Path:
@@ -176,14 +177,16 @@ def _run_tune(command: Tune) -> None:
     )
     choice = tuning.best(surface)
     if command.apply:
-        store.save(command.model, model._replace(k=choice.k, p=choice.p))
+        settings = store.Settings(choice.k, choice.p)
+        message = f"tune: k = {choice.k}, p = {choice.p:g}"
+        store.change_settings(store.open_store(command.model), settings, message=message)
     held_out = f"{surface.held_out} of {len(model.pairs)} pairs, {command.splits} times"
     facts: dict[str, Any] = choice._asdict() | {"held_out": held_out, "applied": command.apply}
     facts |= {"k_before": model.k, "p_before": model.p}
     mean = surface.recall.mean(axis=(0, -1))
     if command.json:
         grid = {"ks": surface.ks.tolist(), "ps": surface.ps.tolist(), "surface": mean.tolist()}
-        _print(facts | grid, as_json=True)
+        print_result(facts | grid, as_json=True)
         return
     each = "; ".join(f"k = {k}, p = {p:g}" for k, p in choice.each)
     print(f"k = {choice.k}, p = {choice.p:g}, before k = {model.k}, p = {model.p:g}")
@@ -198,12 +201,12 @@ def _run_tune(command: Tune) -> None:
 def _run_info(command: Info) -> None:
     from asif_jax import store
 
-    model = store.load(command.model)
+    model = store.load(command.model, command.version)
     facts: dict[str, Any] = {"pairs": len(model.pairs), "k": model.k, "p": model.p}
     for modality, record in model.encoders.items():
         width = model.anchors.embeddings[modality].shape[-1]
         facts[f"{modality} encoder"] = f"{record.source} ({record.identity}), {width} dimensions"
-    _print(facts if command.json else _facts(facts), as_json=command.json)
+    print_result(facts if command.json else facts_in_lines(facts), as_json=command.json)
 
 
 def _labels(command: Classify) -> tuple[str, ...]:
@@ -219,31 +222,15 @@ def _image_files(paths: tuple[Path, ...]) -> list[Path]:
     return [file for path in paths for file in data.image_files(path)]
 
 
-def _print_skipped(skipped) -> None:
-    for item in skipped:
-        print(f"skipped {item.path}: {item.reason}", file=sys.stderr)
-
-
-def _facts(facts: dict[str, Any]) -> str:
-    return "\n".join(f"{name}: {value}" for name, value in facts.items())
-
-
-def _plain(value: Any) -> Any:
-    """NamedTuples as dictionaries, for JSON."""
-    if hasattr(value, "_asdict"):
-        return {name: _plain(item) for name, item in value._asdict().items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _print(value: Any, *, as_json: bool) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2) if as_json else value)
-
-
 _RUN = {
     Demo: _run_demo,
-    Build: _run_build,
+    Embed: cli_store.run_embed,
+    Add: cli_store.run_add,
+    Remove: cli_store.run_remove,
+    Log: cli_store.run_log,
+    Diff: cli_store.run_diff,
+    Name: cli_store.run_name,
+    Compact: cli_store.run_compact,
     Classify: _run_classify,
     Search: _run_search,
     Explain: _run_explain,

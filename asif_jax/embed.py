@@ -1,23 +1,23 @@
 """From data through the encoders to embeddings: decoding in threads, fixed batches, progress."""
 
+import collections
 import concurrent.futures
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 import tqdm
+from jax import Array
 from PIL import Image
 
-from asif_jax import anchors
 from asif_jax.anchors import check_finite
 from asif_jax.cosine import normalize
-from asif_jax.data import Pair, PairList, Skipped, open_image
+from asif_jax.data import Pair, Skipped, open_image
 from asif_jax.encoders import Encoder
-from asif_jax.store import EncoderRecord, Model, StoredPair
-from asif_jax.tuning import rule_of_thumb
 
 _BATCH = 32
 _DECODING_THREADS = 4
@@ -50,52 +50,23 @@ class EmbeddedPairs(NamedTuple):
 
     def caption_means(self) -> np.ndarray:
         """[n, e] float32: one embedding a pair, the mean of its captions' unit embeddings."""
-        sums = np.zeros([len(self.pairs), self.captions.shape[-1]], np.float32)
-        np.add.at(sums, self.owners, np.asarray(normalize(self.captions)))
-        return sums / np.bincount(self.owners, minlength=len(self.pairs))[:, None]
+        return caption_means(self.captions, self.owners, len(self.pairs))
 
 
-def build_model(
-    source: PairList,
-    image_encoder: tuple[str, Encoder],
-    text_encoder: tuple[str, Encoder],
-    *,
-    k: int | None = None,
-    p: float | None = None,
-    progress: bool = True,
-) -> tuple[Model, tuple[Skipped, ...]]:
-    """Embeds pairs and makes a model of them.
+def caption_means(captions: np.ndarray, owners: np.ndarray, count: int) -> np.ndarray:
+    """One embedding a pair: the mean of its captions' unit embeddings.
 
     Args:
-      source: the pairs.
-      image_encoder: the name or path the encoder was loaded by, and the encoder.
-      text_encoder: likewise.
-      k: similarities kept; by default by `tuning.rule_of_thumb`.
-      p: exponent; by default likewise.
-      progress: show progress bars on stderr.
+      captions: [captions, e] float32.
+      owners: [captions] int, the pair of each caption.
+      count: the number of pairs, each with a caption.
 
     Returns:
-      The model, and what was skipped.
-
-    Raises:
-      ValueError: no pair could be read, non-finite embeddings, or k outside 1..n.
+      [count, e] float32.
     """
-    check_k(k, len(source.pairs))
-    embedded = embed_pairs(source.pairs, image_encoder[1], text_encoder[1], progress=progress)
-    count = len(embedded.pairs)
-    check_k(k, count)
-    rule = rule_of_thumb(count)
-    model = Model(
-        anchors.create({"image": embedded.images, "text": embedded.caption_means()}),
-        tuple(StoredPair(str(pair.image.resolve()), pair.captions) for pair in embedded.pairs),
-        {
-            encoder.modality: EncoderRecord(name, encoder.identity)
-            for name, encoder in (image_encoder, text_encoder)
-        },
-        rule[0] if k is None else k,
-        rule[1] if p is None else p,
-    )
-    return model, source.skipped + embedded.skipped
+    sums = np.zeros([count, captions.shape[-1]], np.float32)
+    np.add.at(sums, owners, np.asarray(normalize(captions)))
+    return sums / np.bincount(owners, minlength=count)[:, None]
 
 
 def check_k(k: int | None, pairs: int) -> None:
@@ -199,7 +170,7 @@ def embed_opened(
             return Skipped(place(item), str(error).removeprefix(f"{place(item)}: "))
 
     def prepared() -> Iterator[np.ndarray]:
-        for index, result in enumerate(_in_threads(items, prepare)):
+        for index, result in enumerate(in_threads(items, prepare)):
             if isinstance(result, Skipped):
                 skipped.append(result)
             else:
@@ -208,19 +179,30 @@ def embed_opened(
 
     def batches() -> Iterator[tuple[np.ndarray, int]]:
         size = _batch_size(len(items))
-        for rows in _batched(prepared(), size):
+        for rows in batched(prepared(), size):
             yield np.concatenate(rows + rows[-1:] * (size - len(rows))), len(rows)
 
-    embeddings = _run(encoder, batches(), total=len(items), progress=progress, unit="image")
+    with _bar(encoder, len(items), "image", progress) as bar:
+        embeddings = encode(encoder, batches(), bar)
+    check_finite(embeddings, name=f"{encoder.name} embeddings")
     return embeddings, kept, tuple(skipped)
 
 
-def embed_texts(texts: Sequence[str], encoder: Encoder, *, progress: bool = True) -> np.ndarray:
+def embed_texts(
+    texts: Sequence[str],
+    encoder: Encoder,
+    *,
+    batch: int | None = None,
+    finite: bool = True,
+    progress: bool = True,
+) -> np.ndarray:
     """Embeds sentences, sorted by length so that a batch holds little padding.
 
     Args:
       texts: at least one sentence.
       encoder: a text encoder.
+      batch: sentences to a batch; by default 32, or fewer for a few.
+      finite: refuse embeddings that are not.
       progress: show a progress bar on stderr.
 
     Returns:
@@ -232,39 +214,56 @@ def embed_texts(texts: Sequence[str], encoder: Encoder, *, progress: bool = True
     if not texts:
         raise ValueError("no text to embed")
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    size = _batch_size(len(texts))
+    size = batch or _batch_size(len(texts))
 
     def batches() -> Iterator[tuple[object, int]]:
-        for rows in _batched(order, size):
+        for rows in batched(order, size):
             full = [texts[index] for index in rows] + [""] * (size - len(rows))
             yield encoder.preprocess(full), len(rows)
 
-    embeddings = _run(encoder, batches(), total=len(texts), progress=progress, unit="text")
+    with _bar(encoder, len(texts), "text", progress) as bar:
+        embeddings = encode(encoder, batches(), bar)
+    if finite:
+        check_finite(embeddings, name=f"{encoder.name} embeddings")
     result = np.empty_like(embeddings)
     result[order] = embeddings
     return result
 
 
-def _run(
-    encoder: Encoder,
-    batches: Iterable[tuple[object, int]],
-    *,
-    total: int,
-    progress: bool,
-    unit: str,
+def encode(
+    encoder: Encoder, batches: Iterable[tuple[Any, int]], bar: tqdm.tqdm | None = None
 ) -> np.ndarray:
-    """Applies the encoder to (batch, rows that count) and stacks the rows, [n, d] float32."""
+    """Runs an encoder over batches; the next is prepared while the device works on one.
+
+    Args:
+      encoder: any encoder.
+      batches: the batch that `apply` takes, and how many of its rows count.
+      bar: to move on by as many.
+
+    Returns:
+      [rows that count, d] float32.
+    """
     apply = jax.jit(encoder.apply)
     results = [np.zeros([0, encoder.dimension], np.float32)]
-    with tqdm.tqdm(
-        total=total, disable=not progress, unit=unit, desc=encoder.name, leave=False
-    ) as bar:
-        for batch, count in batches:
-            results.append(np.asarray(apply(encoder.params, batch), np.float32)[:count])
-            bar.update(count)
-    embeddings = np.concatenate(results)
-    check_finite(embeddings, name=f"{encoder.name} embeddings")
-    return embeddings
+    former: tuple[Array, int] | None = None
+
+    def collect() -> None:
+        if former is not None:
+            array, count = former
+            results.append(np.asarray(array, np.float32)[:count])
+            if bar is not None:
+                bar.update(count)
+
+    for batch, count in batches:
+        latter = apply(encoder.params, batch), count
+        collect()
+        former = latter
+    collect()
+    return np.concatenate(results)
+
+
+def _bar(encoder: Encoder, total: int, unit: str, progress: bool) -> tqdm.tqdm:
+    return tqdm.tqdm(total=total, disable=not progress, unit=unit, desc=encoder.name, leave=False)
 
 
 def _batch_size(count: int) -> int:
@@ -272,19 +271,44 @@ def _batch_size(count: int) -> int:
     return min(_BATCH, 1 << max(count - 1, 0).bit_length())
 
 
-def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Cuts items into lists of a size; the last may be shorter.
+
+    Args:
+      items: what to cut.
+      size: of a list.
+
+    Yields:
+      The lists.
+    """
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch
 
 
-def _in_threads(items: Sequence[T], function: Callable[[T], R]) -> Iterator[R]:
-    """Maps in threads, in order, only a few batches ahead of the consumer."""
-    with concurrent.futures.ThreadPoolExecutor(_DECODING_THREADS) as pool:
-        pending = [pool.submit(function, item) for item in items[: 2 * _BATCH]]
-        for following in itertools.chain(items[2 * _BATCH :], itertools.repeat(None)):
-            if not pending:
-                return
-            yield pending.pop(0).result()
-            if following is not None:
-                pending.append(pool.submit(function, following))
+def in_threads(
+    items: Iterable[T], function: Callable[[T], R], *, ahead: int = 2 * _BATCH
+) -> Iterator[R]:
+    """Maps in threads, in order, only so far ahead of the consumer.
+
+    Args:
+      items: what to map.
+      function: an item -> its result.
+      ahead: how many results may wait to be consumed.
+
+    Yields:
+      The results.
+    """
+    iterator = iter(items)
+    with concurrent.futures.ThreadPoolExecutor(max(_DECODING_THREADS, os.cpu_count() or 1)) as pool:
+        pending = collections.deque(
+            pool.submit(function, item) for item in itertools.islice(iterator, ahead)
+        )
+        try:
+            while pending:
+                yield pending.popleft().result()
+                for item in itertools.islice(iterator, 1):
+                    pending.append(pool.submit(function, item))
+        finally:
+            for waiting in pending:
+                waiting.cancel()

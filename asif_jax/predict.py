@@ -15,7 +15,7 @@ from asif_jax.explain import explain
 from asif_jax.projection import RelativeRepresentation
 from asif_jax.prompts import sentences
 from asif_jax.scoring import class_scores, mean_prompts, rank, similarity
-from asif_jax.store import Model, StoredPair
+from asif_jax.store import EncoderRecord, Model, StoredPair
 
 
 class Guess(NamedTuple):
@@ -60,7 +60,22 @@ def load_encoder(model: Model, modality: str) -> Encoder:
     Raises:
       ValueError: its weights are missing, or are not those the model was built with.
     """
-    record = model.encoders[modality]
+    return load_recorded(model.encoders[modality], modality)
+
+
+def load_recorded(record: EncoderRecord, modality: str) -> Encoder:
+    """Loads an encoder that embeddings were made with.
+
+    Args:
+      record: which.
+      modality: "image" or "text".
+
+    Returns:
+      The encoder.
+
+    Raises:
+      ValueError: its weights are missing, or are not those the embeddings were made with.
+    """
     encoder = encoders.load(record.source, modality=modality)
     if encoder.identity != record.identity:
         raise ValueError(
@@ -147,7 +162,7 @@ def search_images(
         embeddings, kept, skipped = embed_images(images, encoder, progress=progress)
         gallery = [StoredPair(str(images[index]), ()) for index in kept]
     else:
-        embeddings, skipped, gallery = model.anchors.embeddings["image"], (), list(model.pairs)
+        embeddings, skipped, gallery = model.anchors.embeddings["image"], (), model.pairs
     scores = similarity(_represent(model, "text", query), _represent(model, "image", embeddings))
     best_scores, best = rank(scores[0], top=min(top, len(gallery)))
     found = [

@@ -100,7 +100,7 @@ def retrieve_set(
             continue
         represented.append(_represent(model, "image", part.embeddings))
         captions.extend(part.captions)
-        own += sum(str(images.place(i).resolve()) in pairs for i in part.indices.tolist())
+        own += sum(images.reference(i) in pairs for i in part.indices.tolist())
     if not captions:
         raise ValueError(f"none of {images.size} images in {images.source} could be read")
     owners = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])

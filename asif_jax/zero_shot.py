@@ -96,7 +96,7 @@ def classify_set(
         labels.append(part.labels)
         predicted.append(np.asarray(guesses))
         ranks.append(np.asarray(places))
-        own += sum(str(images.place(i).resolve()) in pairs for i in part.indices.tolist())
+        own += sum(images.reference(i) in pairs for i in part.indices.tolist())
     if not labels:
         raise ValueError(f"none of {images.size} images in {images.source} could be read")
     rows = {"labels": np.concatenate(labels), "ranks": np.concatenate(ranks)}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -47,6 +48,11 @@ class ImageSet:
     place: Callable[[int], Path]
     classes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+
+    def reference(self, index: int) -> str:
+        """What names an image wherever one stands: its place, from the root of the file system."""
+        place = str(self.place(index))
+        return os.path.realpath(place) if os.path.exists(self.source) else place
 
 
 def captioned(directory: Path, found: PairList) -> ImageSet:

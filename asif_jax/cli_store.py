@@ -1,0 +1,200 @@
+"""The subcommands that make a model and change it."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from asif_jax.commands import Add, Compact, Diff, Embed, Log, Name, Remove
+from asif_jax.printing import facts_in_lines, plain, print_result, print_skipped
+
+if TYPE_CHECKING:
+    from asif_jax.data import ImageSet
+    from asif_jax.store import Store
+
+_SHOWN = 10
+
+
+def run_embed(command: Embed) -> None:
+    """Embeds sets into a store, which it makes if none is there."""
+    from asif_jax import embed, embed_store, encoders, store
+    from asif_jax.store import EncoderRecord, Header, Settings
+
+    _join_cluster(command)
+    sets = _read_sets(command)
+    names = {"image": command.image_encoder, "text": command.text_encoder}
+    loaded = {m: encoders.load(name, modality=m) for m, name in names.items()}
+    records = {m: EncoderRecord(name, loaded[m].identity) for m, name in names.items()}
+    new = _leads() and not store.is_store(command.output)
+    if new:
+        embed.check_k(command.k, sum(images.size for images in sets))
+        header = Header(records, {m: e.dimension for m, e in loaded.items()}, command.dtype)
+        store.create(command.output, header, settings=Settings(command.k, command.p))
+    embed_store.wait_for_all()
+    opened = store.open_store(command.output, encoders=records)
+    try:
+        _embed_all(command, opened, sets, loaded)
+    except ValueError:
+        if new and not store.snapshot(opened).live.any():
+            # No half-made model where none was before.
+            store.delete(opened)
+        raise
+
+
+def run_add(command: Add) -> None:
+    """Embeds sets into a store with the encoders of that store."""
+    from asif_jax import predict, store
+
+    _join_cluster(command)
+    opened = store.open_store(command.model)
+    sets = _read_sets(command)
+    records = opened.header.encoders
+    loaded = {modality: predict.load_recorded(records[modality], modality) for modality in records}
+    _embed_all(command, opened, sets, loaded)
+
+
+def _embed_all(
+    command: Embed | Add, opened: "Store", sets: "list[ImageSet]", encoders: dict[str, Any]
+) -> None:
+    from asif_jax import embed_store, store
+
+    options = {"batch": command.batch, "most_skipped": command.most_skipped}
+    pair = encoders["image"], encoders["text"]
+    done = [embed_store.embed_into(opened, images, *pair, **options) for images in sets]
+    if not _leads():
+        return
+    for result in done:
+        print_skipped(result.skipped)
+    found = store.snapshot(opened)
+    facts: dict[str, Any] = {"model": opened.url, "version": found.version}
+    facts |= {"pairs": int(found.live.sum()), "added": sum(result.added for result in done)}
+    facts |= {"skipped": sum(len(result.skipped) for result in done)}
+    if present := sum(result.present for result in done):
+        facts["in it already"] = present
+    images, seconds = (sum(getattr(r, name) for r in done) for name in ("images", "seconds"))
+    if images:
+        waited = sum(result.waited for result in done) / seconds
+        facts["speed"] = f"{images / seconds:.1f} images/s, {waited:.0%} of the time reading them"
+    print_result(facts if command.json else facts_in_lines(facts), as_json=command.json)
+
+
+def run_remove(command: Remove) -> None:
+    """Removes pairs that match from a store."""
+    from asif_jax import store
+
+    if not (command.images or command.captions or command.rows):
+        raise ValueError("say what to remove: --images, --captions or --rows")
+    opened = store.open_store(command.model)
+    found = store.snapshot(opened)
+    chosen = store.matching_rows(found, images=command.images, captions=command.captions)
+    rows = sorted({*chosen, *command.rows})
+    if not rows:
+        raise ValueError(f"nothing in {command.model} matches")
+    if not command.dry_run:
+        store.remove(opened, rows)
+    facts: dict[str, Any] = {"removed": 0 if command.dry_run else len(rows), "matching": len(rows)}
+    facts["version"] = store.snapshot(opened).version
+    if command.json:
+        print_result(facts | {"rows": rows}, as_json=True)
+        return
+    print(facts_in_lines(facts))
+    _print_pairs(found, rows, "-")
+
+
+def run_log(command: Log) -> None:
+    """Prints the versions of a store."""
+    from asif_jax import store
+
+    versions = store.log(store.open_store(command.model), limit=command.limit)
+    if command.json:
+        print_result([plain(version) for version in versions], as_json=True)
+        return
+    for version in versions:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(version.time))
+        names = "".join(f" [{name}]" for name in version.names)
+        change = f"+{version.added} -{version.removed}"
+        print(f"{version.number:6}  {when}  {version.pairs:9} pairs  {change:>12}", end="  ")
+        print(f"{version.message}{names}")
+
+
+def run_diff(command: Diff) -> None:
+    """Prints the pairs that two versions do not share."""
+    from asif_jax import store
+
+    opened = store.open_store(command.model)
+    found = store.diff(opened, command.former, command.latter)
+    if command.json:
+        rows = {name: array.tolist() for name, array in found._asdict().items()}
+        print_result(rows, as_json=True)
+        return
+    latter = store.snapshot(opened, command.latter)
+    print(f"{len(found.added)} pairs added, {len(found.removed)} removed")
+    _print_pairs(latter, found.removed.tolist(), "-")
+    _print_pairs(latter, found.added.tolist(), "+")
+
+
+def run_name(command: Name) -> None:
+    """Names a version."""
+    from asif_jax import store
+    from asif_jax.store.snapshots import version_number
+
+    opened = store.open_store(command.model)
+    number = version_number(opened, command.version)
+    store.name_version(opened, number, command.name)
+    print(f"version {number} of {command.model} is {command.name}")
+
+
+def run_compact(command: Compact) -> None:
+    """Rewrites a store, and proves that what was removed is gone."""
+    from asif_jax import store
+    from asif_jax.store import proof
+
+    opened = store.open_store(command.model)
+    found = store.snapshot(opened)
+    patterns = proof.removed_bytes(found) if command.prove else []
+    scores = proof.compare_scores(found) if command.prove else None
+    before = proof.search_bytes(opened, patterns)
+    done = store.compact(opened)
+    after = proof.search_bytes(done.store, patterns)
+    facts: dict[str, Any] = {"pairs": done.pairs, "rows dropped": done.rows}
+    facts |= {"bytes before": before.size, "bytes after": after.size}
+    if scores is not None:
+        searched = f"of {len(patterns)} removed embeddings and texts"
+        facts["scores"] = f"{scores.compared} compared with a model that never held the pairs: " + (
+            "the same, bit for bit" if scores.equal else "they differ"
+        )
+        facts["files before"] = f"{len(before.found)} of {before.files} hold some {searched}"
+        facts["files after"] = f"{len(after.found)} of {after.files} hold some {searched}"
+        if not scores.equal or after.found:
+            raise ValueError(f"the removal is not proved: {facts}")
+    print_result(facts if command.json else facts_in_lines(facts), as_json=command.json)
+
+
+def _read_sets(command: Embed | Add) -> "list[ImageSet]":
+    from asif_jax import data
+
+    options: dict[str, Any] = {"split": command.split, "data_dir": command.data_dir}
+    options["feature"] = command.feature
+    return [data.read_set(source, **options) for source in command.data]
+
+
+def _print_pairs(found: Any, rows: list[int], sign: str) -> None:
+    from asif_jax.store import StoredPairs
+
+    pairs = StoredPairs(found)
+    for row in rows[:_SHOWN]:
+        pair = pairs.at(row)
+        print(f"{sign} {row:8}  {pair.image}  {pair.captions[0]}")
+    if len(rows) > _SHOWN:
+        print(f"{sign} and {len(rows) - _SHOWN} more")
+
+
+def _join_cluster(command: Embed | Add) -> None:
+    if command.distributed:
+        import jax
+
+        jax.distributed.initialize()
+
+
+def _leads() -> bool:
+    import jax
+
+    return jax.process_index() == 0

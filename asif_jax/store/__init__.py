@@ -1,0 +1,45 @@
+"""Stores: embeddings and what they were made of on disk; atomic, versioned, resumable."""
+
+from asif_jax.store.commits import append, change_settings, name_version, remove, replace
+from asif_jax.store.compaction import Compacted, compact
+from asif_jax.store.database import Store, create, delete, is_store, open_store, row_count
+from asif_jax.store.failures import StoreError
+from asif_jax.store.history import Difference, Version, diff, log
+from asif_jax.store.layout import EncoderRecord, Header, Settings
+from asif_jax.store.model import Model, load, open_anchors, save
+from asif_jax.store.records import StoredPair
+from asif_jax.store.snapshots import Snapshot, StoredPairs, matching_rows, read_block, snapshot
+
+__all__ = [
+    "Compacted",
+    "Difference",
+    "EncoderRecord",
+    "Header",
+    "Model",
+    "Settings",
+    "Snapshot",
+    "Store",
+    "StoreError",
+    "StoredPair",
+    "StoredPairs",
+    "Version",
+    "append",
+    "change_settings",
+    "compact",
+    "create",
+    "delete",
+    "diff",
+    "is_store",
+    "load",
+    "log",
+    "matching_rows",
+    "name_version",
+    "open_anchors",
+    "open_store",
+    "read_block",
+    "remove",
+    "replace",
+    "row_count",
+    "save",
+    "snapshot",
+]

@@ -1,0 +1,308 @@
+"""Commits: every change of a store is one atomic transaction, and makes one version.
+
+A row is written once and never moves: pairs are added after the last row and removed by a mask.
+What a commit read must still be so when it lands, or the commit is refused: of two writers that
+would get in each other's way, one wins and the other is told.
+"""
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+import tensorstore as ts
+from jax.typing import ArrayLike
+
+from asif_jax.anchors import check_finite, check_pairs
+from asif_jax.cosine import normalize
+from asif_jax.store.database import Store, open_arrays, row_count
+from asif_jax.store.failures import StoreError, told
+from asif_jax.store.layout import Settings, block_key
+from asif_jax.store.records import StoredPair, decode, encode
+
+
+@dataclasses.dataclass
+class Change:
+    """A commit under way.
+
+    Attributes:
+      store: the store.
+      kv: its database, within the transaction.
+      rows: how many there are.
+      arrays: modality -> [rows, d] embeddings, and "live" -> [rows] bool, within the transaction.
+    """
+
+    store: Store
+    kv: ts.KvStore
+    rows: int
+    arrays: dict[str, ts.TensorStore]
+
+
+@contextlib.contextmanager
+def commit(store: Store, message: str, *, added: int = 0, removed: int = 0) -> Iterator[Change]:
+    """Makes one version of all that happens inside.
+
+    Args:
+      store: an open store.
+      message: what is done, for the log.
+      added: pairs added.
+      removed: pairs removed.
+
+    Yields:
+      The commit under way. It lands when the block ends, and an exception drops it.
+
+    Raises:
+      StoreError: another writer was first, the store was compacted, or it cannot be written.
+    """
+    transaction = ts.Transaction(atomic=True, repeatable_read=True)
+    kv = store.kv.with_transaction(transaction)
+    with told(store.url):
+        try:
+            if kv.read("compacted").result().state == "value":
+                raise StoreError("it is or was being compacted; compact it again, and open it anew")
+            rows = row_count(store)
+            yield Change(store, kv, rows, open_arrays(kv, store.header, rows, store.context))
+            log = {"message": message, "time": time.time(), "added": added, "removed": removed}
+            kv.write("log", json.dumps(log, ensure_ascii=False)).result()
+            transaction.commit_sync()
+        except BaseException:
+            transaction.abort()
+            raise
+
+
+def append(
+    store: Store,
+    embeddings: Mapping[str, ArrayLike],
+    pairs: Sequence[StoredPair],
+    *,
+    message: str = "add",
+) -> range:
+    """Adds pairs after the last row, in one commit.
+
+    Args:
+      store: an open store.
+      embeddings: modality -> [b, d] real and finite.
+      pairs: what they were made of, b of them.
+      message: for the log.
+
+    Returns:
+      Their rows.
+
+    Raises:
+      ValueError: shapes that do not fit the store, or non-finite values.
+      StoreError: see `commit`.
+    """
+    units = unit_rows(store, embeddings, count=len(pairs))
+    with commit(store, message, added=len(pairs)) as change:
+        return append_rows(change, units, pairs)
+
+
+def remove(store: Store, rows: Sequence[int] | np.ndarray, *, message: str = "remove") -> None:
+    """Removes pairs, in one commit. Their bytes stay until the store is compacted.
+
+    Args:
+      store: an open store.
+      rows: [b] int, of live pairs.
+      message: for the log.
+
+    Raises:
+      StoreError: a row that is not live, or see `commit`.
+    """
+    rows = np.unique(np.asarray(rows, np.int64))
+    with commit(store, message, removed=len(rows)) as change:
+        remove_rows(change, rows)
+
+
+def replace(
+    store: Store,
+    rows: Sequence[int] | np.ndarray,
+    embeddings: Mapping[str, ArrayLike],
+    pairs: Sequence[StoredPair],
+    *,
+    message: str = "replace",
+) -> range:
+    """Removes pairs and adds others, in one commit.
+
+    Args:
+      store: an open store.
+      rows: [r] int, of live pairs.
+      embeddings: modality -> [b, d] real and finite.
+      pairs: what the new ones were made of, b of them.
+      message: for the log.
+
+    Returns:
+      The rows of the new pairs.
+
+    Raises:
+      ValueError: shapes that do not fit the store, or non-finite values.
+      StoreError: a row that is not live, or see `commit`.
+    """
+    units = unit_rows(store, embeddings, count=len(pairs))
+    rows = np.unique(np.asarray(rows, np.int64))
+    with commit(store, message, added=len(pairs), removed=len(rows)) as change:
+        remove_rows(change, rows)
+        return append_rows(change, units, pairs)
+
+
+def change_settings(store: Store, settings: Settings, *, message: str = "settings") -> None:
+    """Changes k and p, in one commit.
+
+    Args:
+      store: an open store.
+      settings: the new ones.
+      message: for the log.
+
+    Raises:
+      StoreError: see `commit`.
+    """
+    with commit(store, message) as change:
+        change.kv.write("settings", json.dumps(settings)).result()
+
+
+def name_version(store: Store, version: int, name: str) -> None:
+    """Gives a version a name, in one commit.
+
+    Args:
+      store: an open store.
+      version: the number of the version.
+      name: the name, which may be in use for another version.
+
+    Raises:
+      StoreError: a name that could be taken for a number, or see `commit`.
+    """
+    if not name or name.isdecimal() or "/" in name:
+        raise StoreError(f"{store.url}: {name!r} cannot be the name of a version")
+    with commit(store, f"name version {version} {name}") as change:
+        change.kv.write(f"names/{name}", str(version)).result()
+
+
+def unit_rows(
+    store: Store, embeddings: Mapping[str, ArrayLike], *, count: int
+) -> dict[str, np.ndarray]:
+    """Embeddings as a store keeps them: the bits that `anchors.create` would give.
+
+    Args:
+      store: an open store.
+      embeddings: modality -> [b, d] real.
+      count: how many pairs they belong to.
+
+    Returns:
+      modality -> [b, d] unit vectors of the store's dtype.
+
+    Raises:
+      ValueError: shapes that do not fit the store, or non-finite values.
+    """
+    arrays = {modality: np.asarray(array) for modality, array in embeddings.items()}
+    shapes = {modality: array.shape for modality, array in arrays.items()}
+    expected = {modality: (count, d) for modality, d in store.header.dimensions.items()}
+    if shapes != expected:
+        raise ValueError(f"{store.url} takes embeddings of shapes {expected}: got {shapes}")
+    check_pairs(shapes)
+    for modality, array in arrays.items():
+        check_finite(array, name=f"{modality} embeddings")
+    dtype = jnp.dtype(store.header.dtype)
+    return {m: np.asarray(normalize(array).astype(dtype)) for m, array in arrays.items()}
+
+
+def append_rows(
+    change: Change, units: Mapping[str, np.ndarray], pairs: Sequence[StoredPair]
+) -> range:
+    """Adds pairs after the last row.
+
+    Args:
+      change: a commit under way.
+      units: from `unit_rows`.
+      pairs: what they were made of.
+
+    Returns:
+      Their rows.
+    """
+    rows = allot_rows(change, change.rows, len(pairs))
+    write_rows(change, rows.start, units, pairs)
+    return rows
+
+
+def allot_rows(change: Change, first: int, count: int) -> range:
+    """Makes room for rows after the last; no other commit can do so at the same time.
+
+    Args:
+      change: a commit under way.
+      first: the first of the rows, at least `change.rows`.
+      count: how many.
+
+    Returns:
+      The rows.
+    """
+    # Read within the transaction: if another writer allots rows meanwhile, this commit is refused.
+    if int(change.kv.read("rows").result().value) != change.rows:
+        raise StoreError("another writer changed it meanwhile; nothing of this was kept, try again")
+    change.rows = first + count
+    change.kv.write("rows", str(change.rows)).result()
+    for name, array in change.arrays.items():
+        bounds = [change.rows] + [None] * (array.rank - 1)
+        resized = array.resize(exclusive_max=bounds, resize_metadata_only=True)
+        change.arrays[name] = resized.result()
+    return range(first, change.rows)
+
+
+def write_rows(
+    change: Change,
+    first: int,
+    units: Mapping[str, np.ndarray],
+    pairs: Sequence[StoredPair | None],
+) -> None:
+    """Writes pairs into rows that were allotted and never held any.
+
+    Args:
+      change: a commit under way.
+      first: the first row.
+      units: modality -> [b, d], from `unit_rows`.
+      pairs: b of them; None where there is none, which leaves its row without a pair.
+    """
+    span = slice(first, first + len(pairs))
+    live = np.array([pair is not None for pair in pairs])
+    values = {**units, "live": live}
+    pending = [change.arrays[name][span].write(array) for name, array in values.items()]
+    _write_pairs(change, first, pairs)
+    for written in pending:
+        written.result()
+
+
+def remove_rows(change: Change, rows: np.ndarray) -> None:
+    """Takes rows out of the mask.
+
+    Args:
+      change: a commit under way.
+      rows: [b] int, distinct, of live pairs.
+
+    Raises:
+      StoreError: a row that is not live.
+    """
+    outside = rows[(rows < 0) | (rows >= change.rows)]
+    if outside.size:
+        raise StoreError(f"there is no row {outside[0]} among {change.rows}")
+    if not rows.size:
+        return
+    live = change.arrays["live"]
+    alive = live[rows].read().result()
+    if not alive.all():
+        raise StoreError(f"row {rows[~alive][0]} holds no pair any more, or never did")
+    live[rows].write(False).result()
+
+
+def _write_pairs(change: Change, first: int, pairs: Sequence[StoredPair | None]) -> None:
+    """Writes what rows were made of, block by block; the first may hold some already."""
+    chunk = change.store.header.chunk
+    last = first + len(pairs)
+    for block in range(first // chunk, -(-last // chunk)):
+        start, stop = max(block * chunk, first), min((block + 1) * chunk, last)
+        rows = list(pairs[start - first : stop - first])
+        if start > block * chunk:
+            found = change.kv.read(block_key(block)).result()
+            former = decode(found.value) if found.state == "value" else []
+            former += [None] * (start - block * chunk - len(former))
+            rows = former + rows
+        change.kv.write(block_key(block), encode(rows)).result()

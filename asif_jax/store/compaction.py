@@ -1,0 +1,113 @@
+"""Compaction: what was removed leaves every file, and so do the versions that held it.
+
+The live pairs are copied into a new database; then the store's pointer moves to it in one step, and
+the old one is deleted. A kill leaves the store as it was, or compacted.
+"""
+
+import secrets
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import tensorstore as ts
+import tqdm
+
+from asif_jax.store.commits import append_rows, commit
+from asif_jax.store.database import Store, delete_database, newest_generation, write_empty
+from asif_jax.store.failures import StoreError, told
+from asif_jax.store.layout import Pointer, new_context, open_database, read_pointer, write_pointer
+from asif_jax.store.records import StoredPair
+from asif_jax.store.snapshots import Snapshot, StoredPairs, snapshot
+
+_ROWS = 1 << 14
+
+
+class Compacted(NamedTuple):
+    """What a compaction did.
+
+    Attributes:
+      store: the store, opened anew.
+      pairs: kept.
+      rows: dropped, which held removed pairs or none.
+    """
+
+    store: Store
+    pairs: int
+    rows: int
+
+
+def compact(store: Store, *, progress: bool = True) -> Compacted:
+    """Rewrites a store without what was removed. Rows are numbered anew; older versions go.
+
+    Args:
+      store: an open store; open it anew wherever else it is open.
+      progress: show a progress bar on stderr.
+
+    Returns:
+      The store and what was done.
+
+    Raises:
+      StoreError: another writer was first, or it cannot be written; the store is as it was then.
+    """
+    name = f"db-{secrets.token_hex(8)}"
+    with told(store.url):
+        pointer, former = read_pointer(store.root, store.url)
+        if pointer != store.pointer:
+            raise StoreError("another writer changed it meanwhile; open it anew")
+        _close(store, name)
+        try:
+            found = snapshot(store)
+            compacted = _copy(store, found, name, progress=progress)
+            write_pointer(store.root, compacted.pointer, former=former)
+        except BaseException:
+            delete_database(store.root, name)
+            store.kv.write("compacted", None).result()
+            raise
+        _delete_others(store.root, name)
+    pairs = int(found.live.sum())
+    return Compacted(compacted, pairs, len(found.live) - pairs)
+
+
+def _close(store: Store, name: str) -> None:
+    """From here on commits to the old database are refused; a compaction that was killed is not."""
+    transaction = ts.Transaction(atomic=True, repeatable_read=True)
+    kv = store.kv.with_transaction(transaction)
+    kv.read("rows").result()
+    kv.write("compacted", name).result()
+    transaction.commit_sync()
+
+
+def _copy(store: Store, found: Snapshot, name: str, *, progress: bool) -> Store:
+    """A new database that holds the live pairs of a version."""
+    context = new_context()
+    kv = open_database(store.root, name, context)
+    write_empty(kv, store.header, found.settings, context)
+    new = Store(store.url, store.root, Pointer(name, 0, 0), store.header, kv, context)
+    total = int(found.live.sum())
+    message = f"compact: {total} pairs kept, {len(found.live) - total} rows dropped"
+    with tqdm.tqdm(total=total, disable=not progress, unit="pair", desc="compacting") as bar:
+        for units, pairs in _live_pieces(found):
+            with commit(new, message) as change:
+                append_rows(change, units, pairs)
+            bar.update(len(pairs))
+    first = found.version + 1
+    offset = first - newest_generation(store.root, name)
+    return new._replace(pointer=Pointer(name, offset, first))
+
+
+def _live_pieces(found: Snapshot) -> Iterator[tuple[dict[str, np.ndarray], list[StoredPair]]]:
+    pairs = StoredPairs(found)
+    for start in range(0, len(pairs), _ROWS):
+        rows = pairs.rows[start : start + _ROWS]
+        span = slice(int(rows[0]), int(rows[-1]) + 1)
+        read = {modality: array[span].read() for modality, array in found.arrays.items()}
+        units = {m: np.asarray(array.result())[rows - rows[0]] for m, array in read.items()}
+        yield units, list(pairs[start : start + _ROWS])
+
+
+def _delete_others(root: ts.KvStore, kept: str) -> None:
+    """Deletes all databases but one: the former one, and what killed compactions left behind."""
+    names = {key.split(b"/")[0].decode() for key in root.list().result()}
+    for name in names - {kept}:
+        if name.startswith("db-"):
+            delete_database(root, name)

@@ -1,0 +1,283 @@
+"""Making and opening a store: on a disk, or in object storage."""
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorstore as ts
+
+from asif_jax.store.failures import StoreError, told
+from asif_jax.store.layout import (
+    POINTER,
+    EncoderRecord,
+    Header,
+    Pointer,
+    Settings,
+    header_from_json,
+    header_to_json,
+    new_context,
+    open_database,
+    read_pointer,
+    write_pointer,
+)
+
+
+class Store(NamedTuple):
+    """An open store.
+
+    Attributes:
+      url: where it is.
+      root: the storage it lies in.
+      pointer: which database of it is open.
+      header: what never changes.
+      kv: the database, as it is now.
+      context: shared by all that is opened of it.
+    """
+
+    url: str
+    root: ts.KvStore
+    pointer: Pointer
+    header: Header
+    kv: ts.KvStore
+    context: ts.Context
+
+
+def create(where: str | Path, header: Header, *, settings: Settings | None = None) -> Store:
+    """Makes an empty store.
+
+    Args:
+      where: a directory, new or empty, or a URL: file://, gs://, s3://.
+      header: what will never change in it.
+      settings: k and p; by default the rule of thumb.
+
+    Returns:
+      The store.
+
+    Raises:
+      StoreError: something is there already, or it cannot be written.
+    """
+    url = str(where)
+    with told(url):
+        root = open_root(where)
+        former = root.read(POINTER).result()
+        if former.state == "value":
+            raise StoreError(f"{url}: there is a store already")
+        if any(not key.startswith(b"db-1/") for key in root.list().result()):
+            raise StoreError(f"{url} holds other files; name a new directory for the store")
+        # What a killed process left behind.
+        delete_database(root, "db-1")
+        context = new_context()
+        kv = open_database(root, "db-1", context)
+        write_empty(kv, header, settings or Settings(), context)
+        pointer = Pointer("db-1", 1 - newest_generation(root, "db-1"), 1)
+        write_pointer(root, pointer, former=former.stamp.generation)
+    return Store(url, root, pointer, header, kv, context)
+
+
+def open_store(where: str | Path, *, encoders: Mapping[str, EncoderRecord] | None = None) -> Store:
+    """Opens a store, to read its versions and to commit new ones.
+
+    Args:
+      where: as given to `create`.
+      encoders: those that will embed what is written, checked against the store's.
+
+    Returns:
+      The store.
+
+    Raises:
+      StoreError: no store is there, it is damaged or of a later format, or it holds the embeddings
+        of other encoders.
+    """
+    url = str(where)
+    with told(url):
+        root = open_root(where)
+        pointer, _ = read_pointer(root, url)
+        context = new_context()
+        kv = open_database(root, pointer.database, context)
+        content = kv.read("header").result()
+        if content.state != "value":
+            raise StoreError(f"{url}: damaged: the database {pointer.database} is not there")
+        store = Store(url, root, pointer, header_from_json(content.value), kv, context)
+    check_encoders(store, encoders or {})
+    return store
+
+
+def is_store(where: str | Path) -> bool:
+    """Whether a store is there.
+
+    Args:
+      where: as given to `create`.
+
+    Raises:
+      StoreError: it is a file, or may not be read.
+    """
+    with told(str(where)):
+        return open_root(where).read(POINTER).result().state == "value"
+
+
+def delete(store: Store) -> None:
+    """Deletes a store and all its versions.
+
+    Args:
+      store: an open store.
+    """
+    with told(store.url):
+        store.root.write(POINTER, None).result()
+        delete_database(store.root, store.pointer.database)
+
+
+def delete_database(root: ts.KvStore, database: str) -> None:
+    """Deletes the files of a database.
+
+    Args:
+      root: the storage.
+      database: its folder.
+    """
+    root.delete_range(ts.KvStore.KeyRange(f"{database}/", f"{database}0")).result()
+    spec = root.spec().to_json()
+    if spec["driver"] == "file":
+        # Deleting files leaves their folders.
+        shutil.rmtree(Path(spec["path"]) / database, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            Path(spec["path"]).rmdir()
+
+
+def row_count(store: Store) -> int:
+    """How many rows a store has allotted, removed ones among them.
+
+    Args:
+      store: an open store.
+    """
+    with told(store.url):
+        found = store.kv.read("rows").result()
+        if found.state != "value":
+            raise StoreError("its database is gone: it was compacted, open it anew")
+        return int(found.value)
+
+
+def check_encoders(store: Store, encoders: Mapping[str, EncoderRecord]) -> None:
+    """Refuses encoders other than those a store was made with.
+
+    Args:
+      store: an open store.
+      encoders: modality -> the encoder that shall embed for it.
+
+    Raises:
+      StoreError: a modality or an identity that is not the store's.
+    """
+    for modality, encoder in encoders.items():
+        stored = store.header.encoders.get(modality)
+        if stored is None:
+            raise StoreError(f"{store.url} holds no modality {modality!r}")
+        if stored.identity != encoder.identity:
+            raise StoreError(
+                f"{store.url} holds {modality} embeddings of {stored.source} ({stored.identity}), "
+                f"not of {encoder.source} ({encoder.identity})"
+            )
+
+
+def write_empty(kv: ts.KvStore, header: Header, settings: Settings, context: ts.Context) -> None:
+    """Gives a new database a header and arrays without rows, in one transaction.
+
+    Args:
+      kv: the database.
+      header: of the store.
+      settings: k and p.
+      context: that the database was opened with.
+    """
+    transaction = ts.Transaction(atomic=True)
+    within = kv.with_transaction(transaction)
+    within.write("header", header_to_json(header)).result()
+    within.write("settings", json.dumps(settings)).result()
+    within.write("rows", "0").result()
+    log = {"message": "create", "time": time.time(), "added": 0, "removed": 0}
+    within.write("log", json.dumps(log)).result()
+    raw = {"name": "bytes", "configuration": {"endian": "little"}}
+    checked = {"name": "crc32c"}
+    for modality, dimension in header.dimensions.items():
+        metadata = _metadata(header.dtype, [header.chunk, dimension], [raw, checked])
+        _open_array(within, modality, context, metadata)
+    # Compressed, a mask is so small that it lies in the index itself.
+    mask = _metadata("bool", [header.chunk], [{"name": "bytes"}, {"name": "zstd"}, checked])
+    _open_array(within, "live", context, mask)
+    transaction.commit_sync()
+
+
+def open_arrays(
+    kv: ts.KvStore, header: Header, rows: int, context: ts.Context
+) -> dict[str, ts.TensorStore]:
+    """The arrays of a database.
+
+    Args:
+      kv: the database, of one version or the newest, within a transaction or not.
+      header: of the store.
+      rows: how many they must hold.
+      context: that the database was opened with.
+
+    Returns:
+      Modality -> [rows, d] embeddings, and "live" -> [rows] bool.
+
+    Raises:
+      StoreError: they are not as the header says.
+    """
+    shapes = {name: (rows, d) for name, d in header.dimensions.items()} | {"live": (rows,)}
+    arrays = {name: _open_array(kv, name, context) for name in shapes}
+    for name, array in arrays.items():
+        expected = "bool" if name == "live" else header.dtype
+        pieces = (header.chunk, *shapes[name][1:])
+        found = array.shape, array.dtype.name, array.chunk_layout.read_chunk.shape
+        if found != (shapes[name], expected, pieces):
+            raise StoreError(
+                f"damaged: the array {name} is {found}, not {(shapes[name], expected, pieces)}"
+            )
+    return arrays
+
+
+def newest_generation(root: ts.KvStore, database: str) -> int:
+    """The newest generation of a database.
+
+    Args:
+      root: the storage.
+      database: the folder of the database.
+    """
+    manifest = ts.ocdbt.dump(root / f"{database}/").result()
+    return int(manifest["versions"][-1]["generation_number"])
+
+
+def open_root(where: str | Path) -> ts.KvStore:
+    """The storage that a path or URL names.
+
+    Args:
+      where: as given to `create`.
+
+    Raises:
+      StoreError: it is a file.
+    """
+    if isinstance(where, Path) or "://" not in where:
+        path = Path(where)
+        if path.exists() and not path.is_dir():
+            raise StoreError(f"{where} is a file, not a store")
+        return ts.KvStore.open({"driver": "file", "path": f"{path.resolve()}/"}).result()
+    return ts.KvStore.open(where.rstrip("/") + "/").result()
+
+
+def _metadata(dtype: str, chunk: list[int], codecs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "shape": [0, *chunk[1:]],
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "codecs": codecs,
+    }
+
+
+def _open_array(
+    kv: ts.KvStore, name: str, context: ts.Context, metadata: dict[str, Any] | None = None
+) -> ts.TensorStore:
+    """Opens an array, or creates it with the given metadata."""
+    spec = {"driver": "zarr3"} | ({"metadata": metadata} if metadata else {})
+    kvstore = kv / f"{name}/"
+    return ts.open(spec, kvstore=kvstore, context=context, create=bool(metadata)).result()

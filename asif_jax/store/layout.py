@@ -1,0 +1,176 @@
+"""What lies where in a store, and the two records that say so.
+
+A small file, `asif-store.json`, names a database: the *pointer*. The database holds a zarr array of
+embeddings for every modality, [rows, d]; which rows are live; blocks of what the pairs were made
+of; and a few small keys, among them the *header*.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import tensorstore as ts
+
+from asif_jax.store.failures import StoreError
+
+FORMAT = "asif-jax store"
+_FORMAT_VERSION = 1
+POINTER = "asif-store.json"
+
+# Nothing is compressed, so that what a store holds can be searched for, and is read as fast as the
+# disk reads. Small nodes make small commits. Small values lie in the nodes, which have checksums.
+_CONFIG = {
+    "compression": None,
+    "max_decoded_node_bytes": 1 << 16,
+    "max_inline_value_bytes": 1 << 12,
+}
+_CACHED_BYTES = 1 << 26
+
+
+class EncoderRecord(NamedTuple):
+    """Which encoder embedded a modality.
+
+    Attributes:
+      source: the name or path it was loaded by.
+      identity: architecture, weights and preprocessing; the same string means the same embeddings.
+    """
+
+    source: str
+    identity: str
+
+
+class Header(NamedTuple):
+    """What never changes in a store.
+
+    Attributes:
+      encoders: modality -> the encoder of its embeddings.
+      dimensions: modality -> the dimension of its embeddings.
+      dtype: "float32" or "bfloat16", of all embeddings.
+      chunk: rows that are stored as one piece.
+    """
+
+    encoders: Mapping[str, EncoderRecord]
+    dimensions: Mapping[str, int]
+    dtype: str = "float32"
+    chunk: int = 256
+
+
+class Pointer(NamedTuple):
+    """The content of `asif-store.json`.
+
+    Attributes:
+      database: the folder of the database.
+      offset: what to add to a generation of the database to get the version.
+      oldest: the first version that can be opened.
+    """
+
+    database: str
+    offset: int
+    oldest: int
+
+
+class Settings(NamedTuple):
+    """How a model is used.
+
+    Attributes:
+      k: similarities kept; None for the rule of thumb.
+      p: exponent; None for the rule of thumb.
+    """
+
+    k: int | None = None
+    p: float | None = None
+
+
+def open_database(
+    root: ts.KvStore, database: str, context: ts.Context, *, generation: int | None = None
+) -> ts.KvStore:
+    """Opens a database, to write to unless a generation is given.
+
+    Args:
+      root: the storage.
+      database: its folder.
+      context: from `new_context`; what shall share a transaction must share it.
+      generation: which state of it; by default the newest, always.
+
+    Returns:
+      The database.
+    """
+    base = (root / f"{database}/").spec().to_json()
+    spec = {"driver": "ocdbt", "base": base, "config": _CONFIG}
+    spec |= {} if generation is None else {"version": generation}
+    return ts.KvStore.open(spec, context=context).result()
+
+
+def new_context() -> ts.Context:
+    """A small cache for the index of a database."""
+    return ts.Context({"cache_pool": {"total_bytes_limit": _CACHED_BYTES}})
+
+
+def block_key(block: int) -> str:
+    """The key of what the rows of a chunk were made of."""
+    return f"pairs/{block:08x}"
+
+
+def header_to_json(header: Header) -> str:
+    """The header as it is kept."""
+    encoders = {modality: record._asdict() for modality, record in header.encoders.items()}
+    return json.dumps(header._asdict() | {"encoders": encoders})
+
+
+def header_from_json(content: bytes) -> Header:
+    """The header from what is kept."""
+    fields = json.loads(content)
+    encoders = {modality: EncoderRecord(**r) for modality, r in fields["encoders"].items()}
+    return Header(**(fields | {"encoders": encoders}))
+
+
+def read_pointer(root: ts.KvStore, url: str) -> tuple[Pointer, bytes]:
+    """Reads which database is the store's.
+
+    Args:
+      root: the storage.
+      url: what to call it.
+
+    Returns:
+      The pointer, and what TensorStore calls its generation, for `write_pointer`.
+
+    Raises:
+      StoreError: none is there, or it is damaged or of a later format.
+    """
+    found = root.read(POINTER).result()
+    if found.state != "value":
+        raise StoreError(f"{url} is not a store: it has no {POINTER}")
+    try:
+        content = json.loads(found.value)
+        form = content["format"], content["format_version"]
+        pointer = Pointer(content["database"], content["offset"], content["oldest"])
+        intact = content["checksum"] == _checksum(pointer)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{url}: {POINTER} is damaged or another program's: {error!r}") from error
+    if form != (FORMAT, _FORMAT_VERSION):
+        raise StoreError(f"{url} is an {form[0]} of version {form[1]}, this is {_FORMAT_VERSION}")
+    if not intact:
+        raise StoreError(f"{url}: {POINTER} is damaged: its checksum does not match")
+    return pointer, found.stamp.generation
+
+
+def write_pointer(root: ts.KvStore, pointer: Pointer, *, former: bytes) -> None:
+    """Makes a database the store's, unless another writer did so first.
+
+    Args:
+      root: the storage of the store.
+      pointer: which database.
+      former: the generation of what the pointer was read from.
+
+    Raises:
+      StoreError: the pointer is no longer what it was.
+    """
+    content = {"format": FORMAT, "format_version": _FORMAT_VERSION} | pointer._asdict()
+    text = json.dumps(content | {"checksum": _checksum(pointer)}, indent=1)
+    if not root.write(POINTER, text, if_equal=former).result().generation:
+        raise StoreError("another writer changed it meanwhile; nothing of this was kept, try again")
+
+
+def _checksum(pointer: Pointer) -> str:
+    return f"{zlib.crc32(json.dumps(pointer).encode()):08x}"

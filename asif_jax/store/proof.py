@@ -1,0 +1,158 @@
+"""That a removal removed: the scores are those of a model without the pairs, the bytes are gone."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from asif_jax.anchors import Anchors, represent
+from asif_jax.scoring import similarity
+from asif_jax.store.database import Store
+from asif_jax.store.failures import told
+from asif_jax.store.model import open_anchors
+from asif_jax.store.records import StoredPair
+from asif_jax.store.snapshots import Snapshot, StoredPairs, read_block
+from asif_jax.tuning import rule_of_thumb
+
+# Shorter strings are found in pairs that have nothing to do with them.
+_TELLING = 16
+_QUERIES = 256
+
+
+class Scores(NamedTuple):
+    """A comparison of scores.
+
+    Attributes:
+      compared: how many scores.
+      equal: whether all are the same, bit for bit.
+    """
+
+    compared: int
+    equal: bool
+
+
+class Search(NamedTuple):
+    """A search through all files of a store.
+
+    Attributes:
+      patterns: what was looked for: embeddings, references and captions.
+      files: how many files were searched.
+      size: of all of them, bytes.
+      found: the files that hold any of it.
+    """
+
+    patterns: int
+    files: int
+    size: int
+    found: tuple[str, ...]
+
+
+def compare_scores(found: Snapshot) -> Scores:
+    """Compares a version's scores with those of a model that never held the removed pairs.
+
+    Args:
+      found: a version.
+
+    Returns:
+      The comparison: removed pairs and live ones, up to 256 of them, as queries of every modality.
+
+    Raises:
+      StoreError: the version is damaged.
+    """
+    anchors = open_anchors(found)
+    never = Anchors(
+        {m: jax.numpy.where(anchors.live[:, None], a, 0) for m, a in anchors.embeddings.items()},
+        anchors.live,
+    )
+    removed, live = np.flatnonzero(~found.live), np.flatnonzero(found.live)
+    rows = np.concatenate([removed[: _QUERIES // 2], live[: _QUERIES - _QUERIES // 2]])
+    k, p = rule_of_thumb(max(len(live), 1))
+    first, second = (
+        [represent(anchors.embeddings[m][rows], model, modality=m, k=k, p=p) for m in found.arrays]
+        for model in (anchors, never)
+    )
+    scores = [
+        [np.asarray(similarity(a, b)) for a in side for b in side] for side in (first, second)
+    ]
+    equal = all(a.tobytes() == b.tobytes() for a, b in zip(*scores, strict=True))
+    return Scores(sum(score.size for score in scores[0]), equal)
+
+
+def removed_bytes(found: Snapshot) -> list[bytes]:
+    """What the removed pairs of a version are made of, beside what live ones share with them.
+
+    Args:
+      found: a version, before compaction.
+
+    Returns:
+      Their embeddings in every modality, their lines of text, references and captions.
+
+    Raises:
+      StoreError: the version is damaged.
+    """
+    removed = {row: pair for row, pair in _all_pairs(found) if not found.live[row]}
+    if not removed:
+        return []
+    rows = np.array(sorted(removed))
+    patterns = set[bytes]()
+    with told(found.url):
+        for array in found.arrays.values():
+            values = np.asarray(array[rows].read().result())
+            patterns |= {row.tobytes() for row in values if row.any()}
+    patterns |= _texts(removed.values())
+    kept = _texts(StoredPairs(found))
+    return sorted(pattern for pattern in patterns - kept if len(pattern) >= _TELLING)
+
+
+def search_bytes(store: Store, patterns: Iterable[bytes]) -> Search:
+    """Looks through every file of a store.
+
+    Args:
+      store: an open store.
+      patterns: of 16 bytes or more.
+
+    Returns:
+      What was found.
+    """
+    table: dict[int, list[bytes]] = {}
+    for pattern in patterns:
+        table.setdefault(int.from_bytes(pattern[:8], "little"), []).append(pattern)
+    starts = np.array(sorted(table), np.uint64)
+    found, size = [], 0
+    with told(store.url):
+        keys = sorted(store.root.list().result())
+        for key in keys:
+            content = store.root.read(key).result().value
+            size += len(content)
+            if _holds(content, starts, table):
+                found.append(key.decode())
+    return Search(sum(map(len, table.values())), len(keys), size, tuple(found))
+
+
+def _holds(content: bytes, starts: np.ndarray, table: Mapping[int, list[bytes]]) -> bool:
+    """Whether content holds a pattern: its first eight bytes are looked up at every place."""
+    for shift in range(min(8, len(content))):
+        words = np.frombuffer(content, np.uint64, (len(content) - shift) // 8, shift)
+        for place in np.flatnonzero(np.isin(words, starts)).tolist():
+            where = shift + 8 * place
+            if any(content.startswith(p, where) for p in table[int(words[place])]):
+                return True
+    return False
+
+
+def _all_pairs(found: Snapshot) -> Iterable[tuple[int, StoredPair]]:
+    chunk = found.header.chunk
+    for block in range(-(-len(found.live) // chunk)):
+        for row, pair in enumerate(read_block(found, block), start=block * chunk):
+            if pair is not None and row < len(found.live):
+                yield row, pair
+
+
+def _texts(pairs: Iterable[StoredPair]) -> set[bytes]:
+    """The lines of pairs, and the strings in them."""
+    texts = set[str]()
+    for pair in pairs:
+        texts |= {json.dumps(pair, ensure_ascii=False), pair.image, *pair.captions}
+    return {text.encode("utf-8", "surrogatepass") for text in texts}

@@ -1,0 +1,169 @@
+"""One version of a store, to read."""
+
+import fnmatch
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, overload
+
+import numpy as np
+import tensorstore as ts
+
+from asif_jax.store.database import Store, newest_generation, open_arrays
+from asif_jax.store.failures import StoreError, told
+from asif_jax.store.layout import Header, Settings, block_key, open_database
+from asif_jax.store.records import StoredPair, decode
+
+_BLOCKS_CACHED = 64
+
+
+class Snapshot(NamedTuple):
+    """One version of a store, to read.
+
+    Attributes:
+      url: where the store is.
+      version: the number of the version.
+      header: what never changes.
+      settings: k and p.
+      live: [rows] bool; false where a row was removed or never held a pair.
+      arrays: modality -> [rows, d] embeddings, read on demand.
+      kv: all else.
+    """
+
+    url: str
+    version: int
+    header: Header
+    settings: Settings
+    live: np.ndarray
+    arrays: Mapping[str, ts.TensorStore]
+    kv: ts.KvStore
+
+
+def snapshot(store: Store, version: int | str | None = None) -> Snapshot:
+    """Opens one version, to read.
+
+    Args:
+      store: an open store.
+      version: its number or name; by default the newest.
+
+    Returns:
+      The version. It stays what it is, whatever is committed later, until the store is compacted.
+
+    Raises:
+      StoreError: no such version, or it is damaged.
+    """
+    with told(store.url):
+        number = version_number(store, version)
+        generation = number - store.pointer.offset
+        database, context = store.pointer.database, store.context
+        kv = open_database(store.root, database, context, generation=generation)
+        settings = Settings(*json.loads(kv.read("settings").result().value))
+        arrays = open_arrays(kv, store.header, int(kv.read("rows").result().value), context)
+        live = np.asarray(arrays.pop("live").read().result())
+    return Snapshot(store.url, number, store.header, settings, live, arrays, kv)
+
+
+def version_number(store: Store, version: int | str | None = None) -> int:
+    """The number of a version.
+
+    Args:
+      store: an open store.
+      version: its number or name; by default the newest.
+
+    Raises:
+      StoreError: no such version.
+    """
+    newest = store.pointer.offset + newest_generation(store.root, store.pointer.database)
+    if version is None:
+        return newest
+    if isinstance(version, str):
+        named = store.kv.read(f"names/{version}").result()
+        if named.state != "value" and not version.isdecimal():
+            raise StoreError(f"{store.url} has no version named {version!r}")
+        version = int(named.value if named.state == "value" else version)
+    oldest = store.pointer.oldest
+    if not oldest <= version <= newest:
+        raise StoreError(f"{store.url} has versions {oldest} to {newest}, not {version}")
+    return version
+
+
+def read_block(snapshot: Snapshot, block: int) -> list[StoredPair | None]:
+    """What the rows of one chunk were made of.
+
+    Args:
+      snapshot: a version.
+      block: the number of the chunk; its first row is block * chunk.
+
+    Returns:
+      The pairs, None where a row never held one; rows at the end may be missing.
+
+    Raises:
+      StoreError: the block is damaged.
+    """
+    with told(f"{snapshot.url}: captions of rows {block * snapshot.header.chunk} and on"):
+        found = snapshot.kv.read(block_key(block)).result()
+        return decode(found.value) if found.state == "value" else []
+
+
+class StoredPairs(Sequence[StoredPair]):
+    """What the live rows of a version were made of, read when asked for.
+
+    Args:
+      snapshot: the version.
+    """
+
+    def __init__(self, snapshot: Snapshot):
+        self.snapshot = snapshot
+        self.rows = np.flatnonzero(snapshot.live)
+        self._block = functools.lru_cache(_BLOCKS_CACHED)(functools.partial(read_block, snapshot))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> StoredPair: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[StoredPair, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> StoredPair | tuple[StoredPair, ...]:
+        if isinstance(index, slice):
+            return tuple(map(self.at, self.rows[index].tolist()))
+        return self.at(int(self.rows[index]))
+
+    def at(self, row: int) -> StoredPair:
+        """The pair of a row, live or removed."""
+        block, place = divmod(row, self.snapshot.header.chunk)
+        rows = self._block(block)
+        pair = rows[place] if place < len(rows) else None
+        if pair is None:
+            raise StoreError(f"{self.snapshot.url}: damaged: row {row} is live but holds no pair")
+        return pair
+
+
+def matching_rows(
+    snapshot: Snapshot, *, images: Sequence[str] = (), captions: Sequence[str] = ()
+) -> list[int]:
+    """The live rows whose pairs are of certain images, or have certain words in a caption.
+
+    Args:
+      snapshot: the version.
+      images: references, or patterns of them with * and ?.
+      captions: parts of captions, upper and lower case alike.
+
+    Returns:
+      The rows that match any, in order.
+
+    Raises:
+      StoreError: the version is damaged.
+    """
+    patterns = [re.compile(fnmatch.translate(image)) for image in images]
+    words = [caption.casefold() for caption in captions]
+
+    def matches(pair: StoredPair) -> bool:
+        said = "\n".join(pair.captions).casefold()
+        return any(word in said for word in words) or any(p.match(pair.image) for p in patterns)
+
+    pairs = StoredPairs(snapshot)
+    return [int(row) for row, pair in zip(pairs.rows, pairs, strict=True) if matches(pair)]
