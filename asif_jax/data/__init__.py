@@ -4,6 +4,7 @@ from asif_jax.data.folder import read_folder
 from asif_jax.data.image_set import Example, ImageSet
 from asif_jax.data.images import image_files, open_image
 from asif_jax.data.pairs import Pair, PairList, Skipped
+from asif_jax.data.parquet import read_parquet
 from asif_jax.data.sets import read_set
 from asif_jax.data.stamps import read_stamps
 from asif_jax.data.webdataset import read_webdataset
@@ -17,6 +18,7 @@ __all__ = [
     "image_files",
     "open_image",
     "read_folder",
+    "read_parquet",
     "read_set",
     "read_stamps",
     "read_webdataset",

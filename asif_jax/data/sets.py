@@ -7,6 +7,7 @@ from asif_jax.data.folder import find_metadata, read_folder, refuse_metadata_bel
 from asif_jax.data.image_set import ImageSet, captioned
 from asif_jax.data.images import images_below
 from asif_jax.data.labelled import has_class_folders, name_classes, read_class_folders
+from asif_jax.data.parquet import parquet_files, read_parquet
 from asif_jax.data.tfds import read_tfds
 from asif_jax.data.webdataset import is_tar, read_webdataset, tar_files
 
@@ -24,10 +25,10 @@ def read_set(
     """Finds a set of labelled or captioned images.
 
     Args:
-      source: "tfds:NAME", a set that TFDS has prepared; a .tar file or a folder of them; or a
-        folder of images, either captioned (with metadata.jsonl, metadata.csv or a .txt beside an
-        image) or with one folder a class. A folder that is both counts as captioned unless there
-        is a labels file.
+      source: "tfds:NAME", a set that TFDS has prepared; a .tar or .parquet file or a folder of
+        them; or a folder of images, either captioned (with metadata.jsonl, metadata.csv or a .txt
+        beside an image) or with one folder a class. A folder of images that is both counts as
+        captioned unless there is a labels file.
       split: of a TFDS set; see `read_tfds`.
       data_dir: where TFDS keeps its sets.
       feature: the feature of a TFDS set that holds the label or the captions.
@@ -60,6 +61,10 @@ def _read_path(path: Path, *, labelled: bool) -> ImageSet:
         return _read_folder(path, labelled=labelled)
     if is_tar(path):
         return read_webdataset(path)
+    if path.suffix.lower() == ".parquet":
+        return read_parquet(path)
+    if path.exists():
+        raise ValueError(f"neither a folder nor a .tar or .parquet file: {path}")
     raise ValueError(f"no such folder: {path}")
 
 
@@ -69,9 +74,14 @@ def _read_folder(directory: Path, *, labelled: bool) -> ImageSet:
     if _has_captions(directory):
         return captioned(directory, read_folder(directory))
     refuse_metadata_below(directory)
-    # Beside folders of images, a tar file is what they came in.
-    if not has_class_folders(directory) and tar_files(directory):
+    # Beside folders of images, such files are what these came in.
+    if has_class_folders(directory):
+        return read_class_folders(directory)
+    # In this order: img2dataset writes tables without images beside its tar files.
+    if tar_files(directory):
         return read_webdataset(directory)
+    if parquet_files(directory):
+        return read_parquet(directory)
     return read_class_folders(directory)
 
 

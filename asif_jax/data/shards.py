@@ -47,14 +47,14 @@ def sharded(
 
     Args:
       source: what the user named.
-      files: the files, in order.
-      sizes: how many examples each holds.
-      read: the number of a file and of an example in it -> the example.
+      files: all its files, for the identity.
+      sizes: how many examples each usable file holds, in order.
+      read: the number of a usable file and of an example in it -> the example.
       place: likewise -> what to call the image.
       skipped: what is left out, and why.
 
     Returns:
-      The examples of all files, in order. The identity is that of the files: it changes when one
+      The examples of all files, in order. The identity is that of the files, and changes when one
       is written anew.
 
     Raises:
@@ -97,20 +97,18 @@ def locate(ends: np.ndarray, index: int) -> tuple[int, int]:
     return part, int(index - (ends[part - 1] if part else 0))
 
 
-def check_unchanged(path: Path, state: str, place: Path) -> None:
-    """Makes sure that what was found in a file still lies where it was found.
+def trouble_with(path: Path, state: str) -> str:
+    """Whether what was found in a file still lies where it was found.
 
     Args:
       path: the file.
       state: from `file_state`, before the file was looked through.
-      place: what to call the example that is to be read.
 
-    Raises:
-      ValueError: the file was written anew since, or is gone.
+    Returns:
+      What is in the way, if the file was written anew since or is gone; nothing otherwise.
     """
     try:
         changed = file_state(path) != state
     except OSError as error:
-        raise ValueError(f"{place}: unreadable: {error.strerror}") from error
-    if changed:
-        raise ValueError(f"{place}: the file was written anew while the set was in use")
+        return f"unreadable: {error.strerror}"
+    return "the file was written anew while the set was in use" if changed else ""

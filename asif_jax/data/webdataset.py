@@ -17,7 +17,7 @@ import numpy as np
 from asif_jax.data.image_set import Example, ImageSet, file_state
 from asif_jax.data.images import SUFFIXES, decode_image
 from asif_jax.data.pairs import Skipped, leads_outside
-from asif_jax.data.shards import check_unchanged, shard_files, sharded
+from asif_jax.data.shards import shard_files, sharded, trouble_with
 from asif_jax.data.texts import (
     caption_value,
     clean_captions,
@@ -259,7 +259,8 @@ def _place(shard: _Shard, row: int) -> Path:
 
 def _read(shard: _Shard, row: int) -> Example:
     place = _place(shard, row)
-    check_unchanged(shard.path, shard.state, place)
+    if trouble := trouble_with(shard.path, shard.state):
+        raise ValueError(f"{place}: {trouble}")
     image, image_size, text, text_size, is_json, _ = shard.samples[row].tolist()
     try:
         # Opened anew for each: threads share nothing, and no number of files stays open.

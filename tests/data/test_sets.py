@@ -2,6 +2,8 @@ import io
 import json
 import tarfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -44,6 +46,27 @@ def test_tar_files(tmp_path):
     assert captions(tmp_path) == ["From a tar."]
 
 
+def test_parquet_files(tmp_path):
+    content = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(content, "png")
+    columns = {"image": [content.getvalue()], "text": ["From Parquet."]}
+    path = tmp_path / "data" / "train-00000-of-00001.parquet"
+    path.parent.mkdir()
+    pq.write_table(pa.table(columns), path)
+    assert captions(path) == ["From Parquet."]
+    assert captions(tmp_path) == ["From Parquet."]
+    # img2dataset writes tables beside its tar files.
+    add_tar(tmp_path / "data" / "00000.tar")
+    assert captions(tmp_path) == ["From a tar."]
+
+
+def test_a_table_of_file_names_beside_the_images_of_a_split(tmp_path):
+    add_image(tmp_path / "train" / "1.png")
+    columns = {"file_name": ["1.png"], "text": ["From the table."]}
+    pq.write_table(pa.table(columns), tmp_path / "train" / "metadata.parquet")
+    assert captions(tmp_path) == captions(tmp_path / "train") == ["From the table."]
+
+
 def test_captions_beside_images_come_before_tar_files(tmp_path):
     add_tar(tmp_path / "1.tar")
     add_split(tmp_path)
@@ -79,5 +102,5 @@ def test_labels_do_not_fit_captions(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "set.zip").touch()
-    with pytest.raises(ValueError, match=r"no such folder: .*set\.zip"):
+    with pytest.raises(ValueError, match=r"neither a folder nor .*set\.zip"):
         read_set(str(tmp_path / "set.zip"))
