@@ -7,8 +7,6 @@ would get in each other's way, one wins and the other is told.
 
 import contextlib
 import dataclasses
-import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
@@ -18,10 +16,11 @@ from jax.typing import ArrayLike
 
 from asif_jax.anchors import check_finite, check_pairs
 from asif_jax.cosine import normalize
-from asif_jax.store.database import Store, open_arrays, row_count
+from asif_jax.store.database import Store, open_arrays, row_count, write_log
 from asif_jax.store.failures import StoreError, told
 from asif_jax.store.layout import Settings, block_key
-from asif_jax.store.records import StoredPair, decode, encode
+from asif_jax.store.records import StoredPair, decode, encode, pack
+from asif_jax.store.snapshots import version_number
 
 
 @dataclasses.dataclass
@@ -65,8 +64,7 @@ def commit(store: Store, message: str, *, added: int = 0, removed: int = 0) -> I
                 raise StoreError("it is or was being compacted; compact it again, and open it anew")
             rows = row_count(store)
             yield Change(store, kv, rows, open_arrays(kv, store.header, rows, store.context))
-            log = {"message": message, "time": time.time(), "added": added, "removed": removed}
-            kv.write("log", json.dumps(log, ensure_ascii=False)).result()
+            write_log(kv, message, added=added, removed=removed)
             transaction.commit_sync()
         except BaseException:
             transaction.abort()
@@ -96,8 +94,7 @@ def append(
       StoreError: see `commit`.
     """
     units = unit_rows(store, embeddings, count=len(pairs))
-    with commit(store, message, added=len(pairs)) as change:
-        return append_rows(change, units, pairs)
+    return exchange(store, (), units, pairs, message=message)
 
 
 def remove(store: Store, rows: Sequence[int] | np.ndarray, *, message: str = "remove") -> None:
@@ -105,13 +102,16 @@ def remove(store: Store, rows: Sequence[int] | np.ndarray, *, message: str = "re
 
     Args:
       store: an open store.
-      rows: [b] int, of live pairs.
+      rows: [b] int, of live pairs; none makes no version.
       message: for the log.
 
     Raises:
+      ValueError: rows that are no integers.
       StoreError: a row that is not live, or see `commit`.
     """
-    rows = np.unique(np.asarray(rows, np.int64))
+    rows = _distinct(rows)
+    if not rows.size:
+        return
     with commit(store, message, removed=len(rows)) as change:
         remove_rows(change, rows)
 
@@ -137,11 +137,38 @@ def replace(
       The rows of the new pairs.
 
     Raises:
-      ValueError: shapes that do not fit the store, or non-finite values.
+      ValueError: shapes that do not fit the store, non-finite values, or rows that are no integers.
       StoreError: a row that is not live, or see `commit`.
     """
     units = unit_rows(store, embeddings, count=len(pairs))
-    rows = np.unique(np.asarray(rows, np.int64))
+    return exchange(store, rows, units, pairs, message=message)
+
+
+def exchange(
+    store: Store,
+    rows: Sequence[int] | np.ndarray,
+    units: Mapping[str, np.ndarray],
+    pairs: Sequence[StoredPair],
+    *,
+    message: str,
+) -> range:
+    """Removes pairs and adds others whose embeddings are as the store keeps them, in one commit.
+
+    Args:
+      store: an open store.
+      rows: [r] int, of live pairs.
+      units: modality -> [b, d], from `unit_rows`.
+      pairs: what the new ones were made of, b of them.
+      message: for the log.
+
+    Returns:
+      The rows of the new pairs.
+
+    Raises:
+      ValueError: rows that are no integers.
+      StoreError: a row that is not live, or see `commit`.
+    """
+    rows = _distinct(rows)
     with commit(store, message, added=len(pairs), removed=len(rows)) as change:
         remove_rows(change, rows)
         return append_rows(change, units, pairs)
@@ -159,7 +186,7 @@ def change_settings(store: Store, settings: Settings, *, message: str = "setting
       StoreError: see `commit`.
     """
     with commit(store, message) as change:
-        change.kv.write("settings", json.dumps(settings)).result()
+        change.kv.write("settings", pack(settings)).result()
 
 
 def name_version(store: Store, version: int, name: str) -> None:
@@ -171,10 +198,11 @@ def name_version(store: Store, version: int, name: str) -> None:
       name: the name, which may be in use for another version.
 
     Raises:
-      StoreError: a name that could be taken for a number, or see `commit`.
+      StoreError: no such version, a name that could be taken for a number, or see `commit`.
     """
-    if not name or name.isdecimal() or "/" in name:
+    if name.isdecimal() or "/" in name or not name.strip() or not name.isprintable():
         raise StoreError(f"{store.url}: {name!r} cannot be the name of a version")
+    version = version_number(store, version)
     with commit(store, f"name version {version} {name}") as change:
         change.kv.write(f"names/{name}", str(version)).result()
 
@@ -293,16 +321,27 @@ def remove_rows(change: Change, rows: np.ndarray) -> None:
     live[rows].write(False).result()
 
 
+def _distinct(rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Row numbers in order, each once."""
+    found = np.asarray(rows)
+    # A mask, say, would be taken for rows 0 and 1.
+    if found.size and not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(f"rows must be integers: got {found.dtype}")
+    return np.unique(found.astype(np.int64))
+
+
 def _write_pairs(change: Change, first: int, pairs: Sequence[StoredPair | None]) -> None:
-    """Writes what rows were made of, block by block; the first may hold some already."""
+    """Writes what rows were made of, block by block; the outer two may hold others already."""
     chunk = change.store.header.chunk
     last = first + len(pairs)
     for block in range(first // chunk, -(-last // chunk)):
         start, stop = max(block * chunk, first), min((block + 1) * chunk, last)
         rows = list(pairs[start - first : stop - first])
-        if start > block * chunk:
+        if len(rows) < chunk:
+            # Rows on either side of these may have been written before: those of a job come late.
             found = change.kv.read(block_key(block)).result()
             former = decode(found.value) if found.state == "value" else []
-            former += [None] * (start - block * chunk - len(former))
-            rows = former + rows
+            place = start - block * chunk
+            former += [None] * (place - len(former))
+            rows = former[:place] + rows + former[place + len(rows) :]
         change.kv.write(block_key(block), encode(rows)).result()

@@ -13,7 +13,14 @@ import tensorstore as ts
 import tqdm
 
 from asif_jax.store.commits import append_rows, commit
-from asif_jax.store.database import Store, delete_database, newest_generation, write_empty
+from asif_jax.store.database import (
+    Store,
+    databases,
+    delete_database,
+    newest_generation,
+    write_empty,
+    write_log,
+)
 from asif_jax.store.failures import StoreError, told
 from asif_jax.store.layout import Pointer, new_context, open_database, read_pointer, write_pointer
 from asif_jax.store.records import StoredPair
@@ -54,26 +61,31 @@ def compact(store: Store, *, progress: bool = True) -> Compacted:
         pointer, former = read_pointer(store.root, store.url)
         if pointer != store.pointer:
             raise StoreError("another writer changed it meanwhile; open it anew")
-        _close(store, name)
+        # From here on commits to it are refused; a compaction that was killed is not.
+        _mark(store, name, "compaction begun")
         try:
             found = snapshot(store)
             compacted = _copy(store, found, name, progress=progress)
             write_pointer(store.root, compacted.pointer, former=former)
         except BaseException:
             delete_database(store.root, name)
-            store.kv.write("compacted", None).result()
+            # Unless another compaction was first, and deletes it.
+            if read_pointer(store.root, store.url)[0] == store.pointer:
+                _mark(store, None, "compaction given up")
             raise
-        _delete_others(store.root, name)
+        for database in databases(store.root) - {name}:
+            delete_database(store.root, database)
     pairs = int(found.live.sum())
     return Compacted(compacted, pairs, len(found.live) - pairs)
 
 
-def _close(store: Store, name: str) -> None:
-    """From here on commits to the old database are refused; a compaction that was killed is not."""
+def _mark(store: Store, name: str | None, message: str) -> None:
+    """Says in a database which other it is compacted into, or that it is not."""
     transaction = ts.Transaction(atomic=True, repeatable_read=True)
     kv = store.kv.with_transaction(transaction)
     kv.read("rows").result()
     kv.write("compacted", name).result()
+    write_log(kv, message)
     transaction.commit_sync()
 
 
@@ -103,11 +115,3 @@ def _live_pieces(found: Snapshot) -> Iterator[tuple[dict[str, np.ndarray], list[
         read = {modality: array[span].read() for modality, array in found.arrays.items()}
         units = {m: np.asarray(array.result())[rows - rows[0]] for m, array in read.items()}
         yield units, list(pairs[start : start + _ROWS])
-
-
-def _delete_others(root: ts.KvStore, kept: str) -> None:
-    """Deletes all databases but one: the former one, and what killed compactions left behind."""
-    names = {key.split(b"/")[0].decode() for key in root.list().result()}
-    for name in names - {kept}:
-        if name.startswith("db-"):
-            delete_database(root, name)

@@ -1,7 +1,6 @@
 """Making and opening a store: on a disk, or in object storage."""
 
 import contextlib
-import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -17,13 +16,14 @@ from asif_jax.store.layout import (
     Header,
     Pointer,
     Settings,
-    header_from_json,
-    header_to_json,
     new_context,
     open_database,
+    pack_header,
     read_pointer,
+    unpack_header,
     write_pointer,
 )
+from asif_jax.store.records import pack
 
 
 class Store(NamedTuple):
@@ -101,7 +101,7 @@ def open_store(where: str | Path, *, encoders: Mapping[str, EncoderRecord] | Non
         content = kv.read("header").result()
         if content.state != "value":
             raise StoreError(f"{url}: damaged: the database {pointer.database} is not there")
-        store = Store(url, root, pointer, header_from_json(content.value), kv, context)
+        store = Store(url, root, pointer, unpack_header(content.value), kv, context)
     check_encoders(store, encoders or {})
     return store
 
@@ -127,7 +127,18 @@ def delete(store: Store) -> None:
     """
     with told(store.url):
         store.root.write(POINTER, None).result()
-        delete_database(store.root, store.pointer.database)
+        for database in databases(store.root):
+            delete_database(store.root, database)
+
+
+def databases(root: ts.KvStore) -> set[str]:
+    """The databases of a store: the one in use, and what killed compactions left behind.
+
+    Args:
+      root: the storage.
+    """
+    names = {key.split(b"/")[0].decode("utf-8", "replace") for key in root.list().result()}
+    return {name for name in names if name.startswith("db-")}
 
 
 def delete_database(root: ts.KvStore, database: str) -> None:
@@ -191,11 +202,10 @@ def write_empty(kv: ts.KvStore, header: Header, settings: Settings, context: ts.
     """
     transaction = ts.Transaction(atomic=True)
     within = kv.with_transaction(transaction)
-    within.write("header", header_to_json(header)).result()
-    within.write("settings", json.dumps(settings)).result()
+    within.write("header", pack_header(header)).result()
+    within.write("settings", pack(settings)).result()
     within.write("rows", "0").result()
-    log = {"message": "create", "time": time.time(), "added": 0, "removed": 0}
-    within.write("log", json.dumps(log)).result()
+    write_log(within, "create")
     raw = {"name": "bytes", "configuration": {"endian": "little"}}
     checked = {"name": "crc32c"}
     for modality, dimension in header.dimensions.items():
@@ -205,6 +215,19 @@ def write_empty(kv: ts.KvStore, header: Header, settings: Settings, context: ts.
     mask = _metadata("bool", [header.chunk], [{"name": "bytes"}, {"name": "zstd"}, checked])
     _open_array(within, "live", context, mask)
     transaction.commit_sync()
+
+
+def write_log(kv: ts.KvStore, message: str, *, added: int = 0, removed: int = 0) -> None:
+    """Says what a commit does.
+
+    Args:
+      kv: the database, within the transaction.
+      message: in words.
+      added: pairs added.
+      removed: pairs removed.
+    """
+    said = {"message": message, "time": time.time(), "added": added, "removed": removed}
+    kv.write("log", pack(said)).result()
 
 
 def open_arrays(

@@ -35,6 +35,10 @@ def _cause(text: str) -> str:
     text = " ".join(text.split(" [source locations=")[0].split())
     if text.startswith("ABORTED"):
         return "another writer changed it meanwhile; nothing of this was kept, try again"
+    if "Manifest not found" in text or text.startswith("FAILED_PRECONDITION: Metadata"):
+        return "its database is gone: it was compacted, open it anew"
+    if text.startswith("NOT_FOUND"):
+        return f"damaged, or compacted since it was opened: {text}"
     if "No space left" in text or "quota exceeded" in text:
         return f"the disk is full; nothing of this was kept ({text})"
     if "ermission denied" in text or "PERMISSION_DENIED" in text or "Read-only" in text:

@@ -1,6 +1,5 @@
 """The versions of a store: what was done, and what differs."""
 
-import json
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +8,7 @@ import tensorstore as ts
 from asif_jax.store.database import Store
 from asif_jax.store.failures import told
 from asif_jax.store.layout import open_database
+from asif_jax.store.records import unpack
 from asif_jax.store.snapshots import snapshot
 
 
@@ -97,7 +97,7 @@ def _said(store: Store, number: int) -> dict[str, Any]:
     generation = number - store.pointer.offset
     database, context = store.pointer.database, store.context
     kv = open_database(store.root, database, context, generation=generation)
-    return json.loads(kv.read("log").result().value)
+    return unpack(kv.read("log").result().value)
 
 
 def _names(store: Store) -> dict[int, tuple[str, ...]]:

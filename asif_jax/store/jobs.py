@@ -4,7 +4,6 @@ A job owns a range of rows from the start: the pair of number i in its set goes 
 part that is done has a key that says what came of it, written in the commit of its rows.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import tensorstore as ts
 from asif_jax.store.commits import allot_rows, commit, write_rows
 from asif_jax.store.database import Store
 from asif_jax.store.failures import StoreError, told
-from asif_jax.store.records import StoredPair
+from asif_jax.store.records import StoredPair, pack, unpack
 from asif_jax.store.snapshots import Snapshot, read_block
 
 
@@ -82,8 +81,10 @@ def start_job(store: Store, *, identity: str, source: str, size: int, part: int)
     with commit(store, f"begin {source}: room for {size} pairs") as change:
         first = change.rows + -change.rows % chunk
         job = Job(f"jobs/{identity}", source, first, size, part + -part % chunk)
+        if change.kv.read(job.key).result().state == "value":
+            raise StoreError(f"another process embeds {source} into it at the same time")
         allot_rows(change, first, size)
-        change.kv.write(job.key, json.dumps(job)).result()
+        change.kv.write(job.key, pack(job)).result()
     return job
 
 
@@ -96,7 +97,7 @@ def find_job(store: Store, identity: str) -> Job | None:
     """
     with told(store.url):
         found = store.kv.read(f"jobs/{identity}").result()
-        return Job(*json.loads(found.value)) if found.state == "value" else None
+        return Job(*unpack(found.value)) if found.state == "value" else None
 
 
 def outcomes(store: Store, job: Job) -> dict[int, Outcome]:
@@ -113,7 +114,7 @@ def outcomes(store: Store, job: Job) -> dict[int, Outcome]:
         prefix = f"{job.key}/"
         keys = store.kv.list(ts.KvStore.KeyRange(prefix, f"{job.key}0"), len(prefix)).result()
         found = {int(key, 16): store.kv.read(prefix + key.decode()) for key in keys}
-        contents = {number: json.loads(read.result().value) for number, read in found.items()}
+        contents = {number: unpack(read.result().value) for number, read in found.items()}
     return {
         number: Outcome(added, present, tuple(map(tuple, skipped)))
         for number, (added, present, skipped) in sorted(contents.items())
@@ -147,7 +148,7 @@ def write_part(
         if change.kv.read(key).result().state == "value":
             raise StoreError(f"another process embeds {job.source} into it at the same time")
         write_rows(change, job.first + job.span(number).start, units, pairs)
-        change.kv.write(key, json.dumps(outcome, ensure_ascii=False)).result()
+        change.kv.write(key, pack(outcome)).result()
 
 
 def other_references(snapshot: Snapshot, job: Job) -> frozenset[int]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import tensorstore as ts
 
 from asif_jax.store.failures import StoreError
+from asif_jax.store.records import pack, unpack
 
 FORMAT = "asif-jax store"
 _FORMAT_VERSION = 1
@@ -112,15 +113,15 @@ def block_key(block: int) -> str:
     return f"pairs/{block:08x}"
 
 
-def header_to_json(header: Header) -> str:
+def pack_header(header: Header) -> bytes:
     """The header as it is kept."""
     encoders = {modality: record._asdict() for modality, record in header.encoders.items()}
-    return json.dumps(header._asdict() | {"encoders": encoders})
+    return pack(header._asdict() | {"encoders": encoders})
 
 
-def header_from_json(content: bytes) -> Header:
+def unpack_header(content: bytes) -> Header:
     """The header from what is kept."""
-    fields = json.loads(content)
+    fields = unpack(content)
     encoders = {modality: EncoderRecord(**r) for modality, r in fields["encoders"].items()}
     return Header(**(fields | {"encoders": encoders}))
 

@@ -1,9 +1,9 @@
-"""What a store says of its pairs: blocks of JSON lines that know when they are damaged."""
+"""What a store says beside embeddings: JSON that knows when it is damaged."""
 
 import json
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from asif_jax.store.failures import StoreError
 
@@ -33,10 +33,7 @@ def encode(pairs: Sequence[StoredPair | None]) -> bytes:
       >>> encode([StoredPair("a.png", ("A cow.",)), None]).splitlines()[1:]
       [b'["a.png", ["A cow."]]', b'null']
     """
-    lines = (json.dumps(pair, ensure_ascii=False) for pair in pairs)
-    # File names need not be UTF-8, and JSON lets lone surrogates in.
-    content = "\n".join(lines).encode("utf-8", "surrogatepass")
-    return b"%08x\n" % zlib.crc32(content) + content
+    return _seal("\n".join(json.dumps(pair, ensure_ascii=False) for pair in pairs))
 
 
 def decode(content: bytes) -> list[StoredPair | None]:
@@ -51,8 +48,46 @@ def decode(content: bytes) -> list[StoredPair | None]:
     Raises:
       StoreError: the block is damaged.
     """
-    checksum, _, lines = content.partition(b"\n")
-    if checksum != b"%08x" % zlib.crc32(lines):
-        raise StoreError("the checksum of its captions does not match")
-    rows = [json.loads(line) for line in lines.decode("utf-8", "surrogatepass").split("\n")]
+    rows = [json.loads(line) for line in _unseal(content).split("\n")]
     return [row and StoredPair(row[0], tuple(row[1])) for row in rows]
+
+
+def pack(value: Any) -> bytes:
+    r"""A value after a line with its checksum.
+
+    Args:
+      value: what JSON takes.
+
+    Returns:
+      The bytes to keep.
+
+    Example:
+      >>> pack([1, "two"])
+      b'bb6d12be\n[1, "two"]'
+    """
+    return _seal(json.dumps(value, ensure_ascii=False))
+
+
+def unpack(content: bytes) -> Any:
+    """The value that was packed.
+
+    Args:
+      content: from `pack`.
+
+    Raises:
+      StoreError: it is damaged.
+    """
+    return json.loads(_unseal(content))
+
+
+def _seal(text: str) -> bytes:
+    # File names need not be UTF-8, and JSON lets lone surrogates in.
+    content = text.encode("utf-8", "surrogatepass")
+    return b"%08x\n" % zlib.crc32(content) + content
+
+
+def _unseal(content: bytes) -> str:
+    checksum, _, text = content.partition(b"\n")
+    if checksum != b"%08x" % zlib.crc32(text):
+        raise StoreError("damaged: a checksum does not match")
+    return text.decode("utf-8", "surrogatepass")

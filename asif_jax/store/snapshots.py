@@ -2,7 +2,6 @@
 
 import fnmatch
 import functools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, overload
@@ -13,7 +12,7 @@ import tensorstore as ts
 from asif_jax.store.database import Store, newest_generation, open_arrays
 from asif_jax.store.failures import StoreError, told
 from asif_jax.store.layout import Header, Settings, block_key, open_database
-from asif_jax.store.records import StoredPair, decode
+from asif_jax.store.records import StoredPair, decode, unpack
 
 _BLOCKS_CACHED = 64
 
@@ -58,7 +57,7 @@ def snapshot(store: Store, version: int | str | None = None) -> Snapshot:
         generation = number - store.pointer.offset
         database, context = store.pointer.database, store.context
         kv = open_database(store.root, database, context, generation=generation)
-        settings = Settings(*json.loads(kv.read("settings").result().value))
+        settings = Settings(*unpack(kv.read("settings").result().value))
         arrays = open_arrays(kv, store.header, int(kv.read("rows").result().value), context)
         live = np.asarray(arrays.pop("live").read().result())
     return Snapshot(store.url, number, store.header, settings, live, arrays, kv)
@@ -78,7 +77,7 @@ def version_number(store: Store, version: int | str | None = None) -> int:
     if version is None:
         return newest
     if isinstance(version, str):
-        named = store.kv.read(f"names/{version}").result()
+        named = store.kv.read(f"names/{version}".encode("utf-8", "replace")).result()
         if named.state != "value" and not version.isdecimal():
             raise StoreError(f"{store.url} has no version named {version!r}")
         version = int(named.value if named.state == "value" else version)
