@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from asif_jax import in_place, store
 from asif_jax.anchors import Anchors
 from asif_jax.store import Store, StoredPair
-from asif_jax.store.commits import unit_rows
+from asif_jax.store.commits import exchange, unit_rows
 
 
 def insert(
@@ -102,7 +102,7 @@ def replace(
         raise ValueError(f"{len(pairs)} pairs do not fit into the {room} slots that are left")
     added = None
     if jax.process_index() == 0:
-        added = store.replace(opened, rows, embeddings, pairs, message=message)
+        added = exchange(opened, rows, units, pairs, message=message)
     first = _from_the_first_process(-1 if added is None else added.start)
     anchors = in_place.clear(anchors, rows)
     anchors = in_place.overwrite(anchors, first, units, np.ones(len(pairs), bool))

@@ -1,7 +1,7 @@
 """That a removal removed: the scores are those of a model without the pairs, the bytes are gone."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ from asif_jax.scoring import similarity
 from asif_jax.store.database import Store
 from asif_jax.store.failures import told
 from asif_jax.store.model import open_anchors
-from asif_jax.store.records import StoredPair
+from asif_jax.store.records import StoredPair, encode
 from asif_jax.store.snapshots import Snapshot, StoredPairs, read_block
 from asif_jax.tuning import rule_of_thumb
 
@@ -81,7 +81,7 @@ def compare_scores(found: Snapshot) -> Scores:
 
 
 def removed_bytes(found: Snapshot) -> list[bytes]:
-    """What the removed pairs of a version are made of, beside what live ones share with them.
+    """What the removed pairs of a version are made of, beside what live ones hold as well.
 
     Args:
       found: a version, before compaction.
@@ -102,8 +102,11 @@ def removed_bytes(found: Snapshot) -> list[bytes]:
             values = np.asarray(array[rows].read().result())
             patterns |= {row.tobytes() for row in values if row.any()}
     patterns |= _texts(removed.values())
-    kept = _texts(StoredPairs(found))
-    return sorted(pattern for pattern in patterns - kept if len(pattern) >= _TELLING)
+    patterns = {pattern for pattern in patterns if len(pattern) >= _TELLING}
+    starts, table = _table(patterns)
+    for content in _live_bytes(found):
+        patterns.difference_update(_patterns_in(content, starts, table))
+    return sorted(patterns)
 
 
 def search_bytes(store: Store, patterns: Iterable[bytes]) -> Search:
@@ -116,30 +119,35 @@ def search_bytes(store: Store, patterns: Iterable[bytes]) -> Search:
     Returns:
       What was found.
     """
-    table: dict[int, list[bytes]] = {}
-    for pattern in patterns:
-        table.setdefault(int.from_bytes(pattern[:8], "little"), []).append(pattern)
-    starts = np.array(sorted(table), np.uint64)
+    starts, table = _table(patterns)
     found, size = [], 0
     with told(store.url):
         keys = sorted(store.root.list().result())
         for key in keys:
             content = store.root.read(key).result().value
             size += len(content)
-            if _holds(content, starts, table):
+            if any(True for _ in _patterns_in(content, starts, table)):
                 found.append(key.decode())
     return Search(sum(map(len, table.values())), len(keys), size, tuple(found))
 
 
-def _holds(content: bytes, starts: np.ndarray, table: Mapping[int, list[bytes]]) -> bool:
-    """Whether content holds a pattern: its first eight bytes are looked up at every place."""
+def _table(patterns: Iterable[bytes]) -> tuple[np.ndarray, dict[int, list[bytes]]]:
+    """The first eight bytes of patterns, as numbers: sorted, and which patterns have them."""
+    table: dict[int, list[bytes]] = {}
+    for pattern in patterns:
+        table.setdefault(int.from_bytes(pattern[:8], "little"), []).append(pattern)
+    return np.array(sorted(table), np.uint64), table
+
+
+def _patterns_in(
+    content: bytes, starts: np.ndarray, table: Mapping[int, list[bytes]]
+) -> Iterator[bytes]:
+    """The patterns that content holds: their first eight bytes are looked up at every place."""
     for shift in range(min(8, len(content))):
         words = np.frombuffer(content, np.uint64, (len(content) - shift) // 8, shift)
         for place in np.flatnonzero(np.isin(words, starts)).tolist():
             where = shift + 8 * place
-            if any(content.startswith(p, where) for p in table[int(words[place])]):
-                return True
-    return False
+            yield from (p for p in table[int(words[place])] if content.startswith(p, where))
 
 
 def _all_pairs(found: Snapshot) -> Iterable[tuple[int, StoredPair]]:
@@ -148,6 +156,16 @@ def _all_pairs(found: Snapshot) -> Iterable[tuple[int, StoredPair]]:
         for row, pair in enumerate(read_block(found, block), start=block * chunk):
             if pair is not None and row < len(found.live):
                 yield row, pair
+
+
+def _live_bytes(found: Snapshot) -> Iterator[bytes]:
+    """What live pairs are made of, as a store keeps it."""
+    pairs, chunk = StoredPairs(found), found.header.chunk
+    for rows in np.split(pairs.rows, np.flatnonzero(np.diff(pairs.rows // chunk)) + 1):
+        yield encode([pairs.at(row) for row in rows.tolist()])
+        with told(found.url):
+            for array in found.arrays.values():
+                yield np.asarray(array[rows].read().result()).tobytes()
 
 
 def _texts(pairs: Iterable[StoredPair]) -> set[bytes]:
