@@ -19,6 +19,7 @@ CORE = (
     "approximate",
     "scoring",
     "anchors",
+    "in_place",
     "explain",
     "metrics",
     "captions",
@@ -32,6 +33,8 @@ PARTS = ("encoders", "data", "store", "report", "checkpoint", "prompts")
 JOBS = (
     "embed",
     "embed_set",
+    "embed_store",
+    "live",
     "evaluation",
     "zero_shot",
     "retrieval",
@@ -39,6 +42,8 @@ JOBS = (
     "demo",
     "predict",
     "commands",
+    "printing",
+    "cli_store",
     "cli",
 )
 
@@ -65,7 +70,10 @@ def rooms(path):
 
 
 def test_every_module_has_a_floor():
-    present = {path.stem for path in PACKAGE.glob("*.py")} | {"encoders", "data"}
+    present = {path.stem for path in PACKAGE.glob("*.py")}
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert packages == {"encoders", "data", "store"}
+    present |= packages
     assert present - {"__init__"} == {*CORE, *PARTS, *JOBS}
 
 
@@ -84,8 +92,8 @@ def test_the_parts_import_no_jobs(path):
 def test_importing_loads_the_core_alone():
     program = (
         "import sys, asif_jax;"
-        "print([m for m in ('flax', 'transformers', 'PIL', 'tqdm', 'tyro', 'safetensors')"
-        " if m in sys.modules])"
+        "others = 'flax transformers PIL tqdm tyro safetensors tensorstore'.split();"
+        "print([m for m in others if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (result.stdout.strip(), result.stderr) == ("[]", "")

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asif_jax.checkpoint import Part, compute_parts, open_parts
+from asif_jax.checkpoint import Part, compute_parts, open_parts, write_atomically
 
 
 def squares(directory, count, size, *, stop_at=None, calls=None, whole=lambda items: True):
@@ -105,3 +105,26 @@ def test_a_cache_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         opened(tmp_path / "file")
+
+
+def test_a_file_is_replaced_without_litter(tmp_path):
+    path = tmp_path / "file"
+    for content in (b"former", b""):
+        write_atomically(path, content)
+        assert (path.read_bytes(), list(tmp_path.iterdir())) == (content, [path])
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace"])
+def test_a_failing_write_leaves_the_former_file(tmp_path, monkeypatch, step, there):
+    path = tmp_path / "file"
+    if there:
+        write_atomically(path, b"former")
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(step, fail)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"latter")
+    assert [item.read_bytes() for item in tmp_path.iterdir()] == [b"former"] * there

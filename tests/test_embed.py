@@ -7,7 +7,7 @@ import pytest
 import toy
 
 from asif_jax import embed
-from asif_jax.data import PairList, open_image
+from asif_jax.data import open_image
 
 
 def images_of(pairs):
@@ -78,30 +78,62 @@ def test_pairs_keep_their_captions(tmp_path):
     np.testing.assert_allclose(embedded.caption_means(), by_pair.mean(axis=1), atol=1e-6)
 
 
-def build(pairs, **options):
-    encoders = ("image-source", toy.image_encoder()), ("text-source", toy.text_encoder())
-    return embed.build_model(PairList(tuple(pairs), ()), *encoders, progress=False, **options)
+@pytest.mark.parametrize("batch", [1, 4, 100])
+def test_the_batch_changes_no_text(batch):
+    texts = [f"{' '.join(list(toy.COLORS)[: 1 + index % 7])} {index}" for index in range(33)]
+    encoder = toy.text_encoder()
+    sizes = []
+
+    def preprocess(items):
+        sizes.append(len(items))
+        return encoder.preprocess(items)
+
+    counting = dataclasses.replace(encoder, preprocess=preprocess)
+    embeddings = embed.embed_texts(texts, counting, batch=batch, progress=False)
+    np.testing.assert_array_equal(embeddings, embed.embed_texts(texts, encoder, progress=False))
+    assert sizes == [batch] * -(-33 // batch)
 
 
-def test_a_model_remembers_where_it_came_from(tmp_path):
-    pairs = toy.write_pairs(tmp_path, 12)
-    model, skipped = build(pairs)
-    assert [pair.captions for pair in model.pairs] == [pair.captions for pair in pairs]
-    assert model.encoders["image"] == ("image-source", "toy 1.0")
-    assert (model.k, model.p) == (3, 4.0)
-    assert not skipped
-    model, _ = build(pairs, k=12, p=2.0)
-    assert (model.k, model.p) == (12, 2.0)
+def test_non_finite_texts_are_kept_if_asked_for():
+    encoder = toy.text_encoder()
+    params = encoder.params.at[0].set(jnp.nan)
+
+    def apply(params, named):
+        return jnp.where(named[..., None] > 0, params, 0).sum(axis=1)
+
+    encoder = dataclasses.replace(encoder, params=params, apply=apply)
+    texts = ["blue", "red", "green"]
+    with pytest.raises(ValueError, match=r"toy words embeddings .* 1 of 3 rows"):
+        embed.embed_texts(texts, encoder, progress=False)
+    embeddings = embed.embed_texts(texts, encoder, finite=False, progress=False)
+    assert np.isnan(embeddings).all(axis=1).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("k", [0, 13])
-def test_an_impossible_k_is_refused(tmp_path, k):
+def test_an_impossible_k_is_refused(k):
     with pytest.raises(ValueError, match=f"k={k}, 12 pairs"):
-        build(toy.write_pairs(tmp_path, 12), k=k)
+        embed.check_k(k, 12)
+    for possible in (None, 1, 12):
+        embed.check_k(possible, 12)
 
 
-def test_k_is_held_against_the_readable_pairs(tmp_path):
-    pairs = toy.write_pairs(tmp_path, 12)
-    pairs[0].image.write_bytes(b"")
-    with pytest.raises(ValueError, match="k=12, 11 pairs"):
-        build(pairs, k=12)
+@pytest.mark.parametrize("ahead", [1, 3, 50])
+def test_threads_keep_the_order_and_do_not_run_ahead(ahead):
+    taken = []
+
+    def numbers():
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    for count, square in enumerate(embed.in_threads(numbers(), np.square, ahead=ahead)):
+        assert square == count**2
+        assert len(taken) == min(count + ahead, 20)
+    assert count == 19
+
+
+def test_an_error_in_a_thread_comes_out_in_its_turn():
+    results = embed.in_threads(["4", "9", "none", "16"], int)
+    assert [next(results), next(results)] == [4, 9]
+    with pytest.raises(ValueError, match="'none'"):
+        next(results)

@@ -5,8 +5,8 @@ import pytest
 import toy
 
 from asif_jax import embed_set, zero_shot
-from asif_jax.data import PairList, read_set
-from asif_jax.embed import build_model, embed_images, embed_texts
+from asif_jax.data import read_set
+from asif_jax.embed import embed_images, embed_texts
 from asif_jax.figures import Figure
 from asif_jax.zero_shot import Classification, classify_set
 
@@ -88,9 +88,7 @@ def test_the_cache_changes_nothing(folder, tmp_path):
 def test_a_model_that_knows_is_right(tmp_path):
     pairs = toy.write_pairs(tmp_path / "pairs", 42)
     encoders = toy.image_encoder(), toy.text_encoder()
-    model, _ = build_model(
-        PairList(pairs, ()), *((e.name, e) for e in encoders), k=9, p=3.0, progress=False
-    )
+    model = toy.model(pairs, k=9, p=3.0)
     for pair in toy.write_pairs(tmp_path / "new", 21):
         color = pair.captions[0].split()[0]
         target = tmp_path / "set" / color / pair.image.name
