@@ -229,10 +229,12 @@ def unit_rows(
     if shapes != expected:
         raise ValueError(f"{store.url} takes embeddings of shapes {expected}: got {shapes}")
     check_pairs(shapes)
-    for modality, array in arrays.items():
-        check_finite(array, name=f"{modality} embeddings")
     dtype = jnp.dtype(store.header.dtype)
-    return {m: np.asarray(normalize(array).astype(dtype)) for m, array in arrays.items()}
+    units = {m: np.asarray(normalize(array).astype(dtype)) for m, array in arrays.items()}
+    # Checked last: float64 may be finite and too large for float32.
+    for modality, array in units.items():
+        check_finite(array, name=f"{modality} embeddings")
+    return units
 
 
 def append_rows(
