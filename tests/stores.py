@@ -77,7 +77,7 @@ def files(where):
 
 
 def databases(where):
-    return sorted(name for name in os.listdir(where) if name != "asif-store.json")
+    return sorted(name for name in os.listdir(where) if not name.startswith("asif-store.json"))
 
 
 def pointer(where):

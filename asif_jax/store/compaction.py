@@ -4,7 +4,6 @@ The live pairs are copied into a new database; then the store's pointer moves to
 the old one is deleted. A kill leaves the store as it was, or compacted.
 """
 
-import secrets
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,8 +14,9 @@ import tqdm
 from asif_jax.store.commits import append_rows, commit
 from asif_jax.store.database import (
     Store,
-    databases,
     delete_database,
+    delete_others,
+    new_name,
     newest_generation,
     write_empty,
     write_log,
@@ -56,7 +56,7 @@ def compact(store: Store, *, progress: bool = True) -> Compacted:
     Raises:
       StoreError: another writer was first, or it cannot be written; the store is as it was then.
     """
-    name = f"db-{secrets.token_hex(8)}"
+    name = new_name()
     with told(store.url):
         pointer, former = read_pointer(store.root, store.url)
         if pointer != store.pointer:
@@ -73,8 +73,7 @@ def compact(store: Store, *, progress: bool = True) -> Compacted:
             if read_pointer(store.root, store.url)[0] == store.pointer:
                 _mark(store, None, "compaction given up")
             raise
-        for database in databases(store.root) - {name}:
-            delete_database(store.root, database)
+        delete_others(store.root, name)
     pairs = int(found.live.sum())
     return Compacted(compacted, pairs, len(found.live) - pairs)
 

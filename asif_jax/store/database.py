@@ -1,6 +1,8 @@
 """Making and opening a store: on a disk, or in object storage."""
 
 import contextlib
+import re
+import secrets
 import shutil
 import time
 from collections.abc import Mapping
@@ -24,6 +26,8 @@ from asif_jax.store.layout import (
     write_pointer,
 )
 from asif_jax.store.records import pack
+
+_DATABASE = re.compile(rb"(db-[0-9a-f]{16})/")
 
 
 class Store(NamedTuple):
@@ -66,15 +70,18 @@ def create(where: str | Path, header: Header, *, settings: Settings | None = Non
         former = root.read(POINTER).result()
         if former.state == "value":
             raise StoreError(f"{url}: there is a store already")
-        if any(not key.startswith(b"db-1/") for key in root.list().result()):
+        if any(not _DATABASE.match(key) for key in root.list().result()):
             raise StoreError(f"{url} holds other files; name a new directory for the store")
-        # What a killed process left behind.
-        delete_database(root, "db-1")
-        context = new_context()
-        kv = open_database(root, "db-1", context)
-        write_empty(kv, header, settings or Settings(), context)
-        pointer = Pointer("db-1", 1 - newest_generation(root, "db-1"), 1)
-        write_pointer(root, pointer, former=former.stamp.generation)
+        name, context = new_name(), new_context()
+        kv = open_database(root, name, context)
+        try:
+            write_empty(kv, header, settings or Settings(), context)
+            pointer = Pointer(name, 1 - newest_generation(root, name), 1)
+            write_pointer(root, pointer, former=former.stamp.generation)
+        except BaseException:
+            delete_database(root, name)
+            raise
+        delete_others(root, name)
     return Store(url, root, pointer, header, kv, context)
 
 
@@ -127,18 +134,24 @@ def delete(store: Store) -> None:
     """
     with told(store.url):
         store.root.write(POINTER, None).result()
-        for database in databases(store.root):
-            delete_database(store.root, database)
+        delete_others(store.root, None)
 
 
-def databases(root: ts.KvStore) -> set[str]:
-    """The databases of a store: the one in use, and what killed compactions left behind.
+def new_name() -> str:
+    """A name for a database that no other has."""
+    return f"db-{secrets.token_hex(8)}"
+
+
+def delete_others(root: ts.KvStore, kept: str | None) -> None:
+    """Deletes all databases but one: former ones, and what killed processes left behind.
 
     Args:
       root: the storage.
+      kept: the one.
     """
-    names = {key.split(b"/")[0].decode("utf-8", "replace") for key in root.list().result()}
-    return {name for name in names if name.startswith("db-")}
+    found = (_DATABASE.match(key) for key in root.list().result())
+    for name in {match[1].decode() for match in found if match} - {kept}:
+        delete_database(root, name)
 
 
 def delete_database(root: ts.KvStore, database: str) -> None:
