@@ -20,12 +20,13 @@ def run_embed(command: Embed) -> None:
 
     _join_cluster(command)
     sets = _read_sets(command)
-    names = {"image": command.image_encoder, "text": command.text_encoder}
-    loaded = {m: encoders.load(name, modality=m) for m, name in names.items()}
-    records = {m: EncoderRecord(name, loaded[m].identity) for m, name in names.items()}
     new = _leads() and not store.is_store(command.output)
     if new:
         embed.check_k(command.k, sum(images.size for images in sets))
+    names = {"image": command.image_encoder, "text": command.text_encoder}
+    loaded = {m: encoders.load(name, modality=m) for m, name in names.items()}
+    records = {m: EncoderRecord(name, loaded[m].identity) for m, name in names.items()}
+    if new:
         header = Header(records, {m: e.dimension for m, e in loaded.items()}, command.dtype)
         store.create(command.output, header, settings=Settings(command.k, command.p))
     embed_store.wait_for_all()
@@ -84,6 +85,9 @@ def run_remove(command: Remove) -> None:
         raise ValueError("say what to remove: --images, --captions or --rows")
     opened = store.open_store(command.model)
     found = store.snapshot(opened)
+    for row in command.rows:
+        if not 0 <= row < len(found.live) or not found.live[row]:
+            raise ValueError(f"{command.model}: row {row} holds no pair")
     chosen = store.matching_rows(found, images=command.images, captions=command.captions)
     rows = sorted({*chosen, *command.rows})
     if not rows:
@@ -125,10 +129,10 @@ def run_diff(command: Diff) -> None:
         rows = {name: array.tolist() for name, array in found._asdict().items()}
         print_result(rows, as_json=True)
         return
-    latter = store.snapshot(opened, command.latter)
     print(f"{len(found.added)} pairs added, {len(found.removed)} removed")
-    _print_pairs(latter, found.removed.tolist(), "-")
-    _print_pairs(latter, found.added.tolist(), "+")
+    # Each version knows of its own rows alone: the latter may be the older one.
+    _print_pairs(store.snapshot(opened, command.former), found.removed.tolist(), "-")
+    _print_pairs(store.snapshot(opened, command.latter), found.added.tolist(), "+")
 
 
 def run_name(command: Name) -> None:

@@ -7,7 +7,7 @@ with the parts that are missing, and ends with the same bits. Several hosts shar
 import concurrent.futures
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,13 +40,13 @@ _FEW = 100
 
 
 class Embedded(NamedTuple):
-    """What a job did, all its runs and hosts together.
+    """What a run of a job did, all its hosts together.
 
     Attributes:
-      added: pairs in the store.
+      added: pairs that this run put into the store.
       present: images that the store held before.
-      skipped: what was left out, and why.
-      images: that this run of this process went through.
+      skipped: what this run and former ones left out, and why.
+      images: that this process went through.
       seconds: it took.
       waited: of those, for images to be read and prepared.
     """
@@ -113,6 +113,10 @@ def embed_into(
     encoders = _on_all_devices(image_encoder), _on_all_devices(text_encoder)
     batch += -batch % jax.local_device_count()
     done = outcomes(store, job)
+    # Only the parts that are done have live rows.
+    held = int(snapshot(store).live[job.first : job.first + job.size].sum())
+    # What no process has written yet, none takes for done.
+    wait_for_all()
     mine = range(jax.process_index(), job.parts, jax.process_count())
     todo = [number for number in mine if number not in done]
     items = _Timed(_prepared(store, images, job, todo, image_encoder, ahead=4 * batch))
@@ -131,7 +135,16 @@ def embed_into(
         if written is not None:
             written.result()
     wait_for_all()
-    return _result(images, outcomes(store, job), total, time.perf_counter() - start, items.waited)
+    found = outcomes(store, job)
+    new = [outcome for number, outcome in found.items() if number not in done]
+    return Embedded(
+        added=sum(outcome.added for outcome in new),
+        present=held + sum(outcome.present for outcome in found.values()),
+        skipped=(*images.skipped, *_all_skipped(found.values())),
+        images=total,
+        seconds=time.perf_counter() - start,
+        waited=items.waited,
+    )
 
 
 def job_identity(images: ImageSet) -> str:
@@ -289,15 +302,7 @@ class _Timed:
             yield item
 
 
-def _result(
-    images: ImageSet, done: Mapping[int, Outcome], seen: int, seconds: float, waited: float
-) -> Embedded:
-    skipped = [Skipped(Path(place), why) for o in done.values() for place, why in o.skipped]
-    return Embedded(
-        added=sum(outcome.added for outcome in done.values()),
-        present=sum(outcome.present for outcome in done.values()),
-        skipped=(*images.skipped, *skipped),
-        images=seen,
-        seconds=seconds,
-        waited=waited,
-    )
+def _all_skipped(done: Iterable[Outcome]) -> Iterator[Skipped]:
+    for outcome in done:
+        for place, reason in outcome.skipped:
+            yield Skipped(Path(place), reason)
