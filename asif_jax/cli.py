@@ -18,6 +18,8 @@ from asif_jax.commands import (
     Embed,
     Eval,
     Explain,
+    Export,
+    Import,
     Info,
     Log,
     Name,
@@ -41,7 +43,7 @@ def main() -> None:
         print(f"asif-jax: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        resumes = isinstance(command, Embed | Add | Eval)
+        resumes = isinstance(command, Embed | Add | Eval | Import)
         kept = "a rerun goes on from here" if resumes else "nothing was written"
         print(f"asif-jax: interrupted; {kept}", file=sys.stderr)
         sys.exit(130)
@@ -231,6 +233,8 @@ _RUN = {
     Diff: cli_store.run_diff,
     Name: cli_store.run_name,
     Compact: cli_store.run_compact,
+    Export: cli_store.run_export,
+    Import: cli_store.run_import,
     Classify: _run_classify,
     Search: _run_search,
     Explain: _run_explain,

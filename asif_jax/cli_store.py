@@ -3,12 +3,14 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-from asif_jax.commands import Add, Compact, Diff, Embed, Log, Name, Remove
+from asif_jax.commands import Add, Compact, Diff, Embed, Export, Import, Log, Name, Remove
 from asif_jax.printing import facts_in_lines, plain, print_result, print_skipped
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from asif_jax.data import ImageSet
-    from asif_jax.store import Store
+    from asif_jax.store import EncoderRecord, Store
 
 _SHOWN = 10
 
@@ -170,6 +172,50 @@ def run_compact(command: Compact) -> None:
         if not scores.equal or after.found:
             raise ValueError(f"the removal is not proved: {facts}")
     print_result(facts if command.json else facts_in_lines(facts), as_json=command.json)
+
+
+def run_export(command: Export) -> None:
+    """Writes the pairs of a version in another form."""
+    from asif_jax import exchange, store
+
+    found = store.snapshot(store.open_store(command.model), command.version)
+    skipped = exchange.export(found, command.output, form=command.form)
+    print_skipped(skipped)
+    pairs = int(found.live.sum()) - len(skipped)
+    print(f"{pairs} pairs of version {found.version}: {command.output}")
+
+
+def run_import(command: Import) -> None:
+    """Writes embeddings that are there already into a store, which it makes if need be."""
+    from asif_jax import import_store, store
+    from asif_jax.store import Header
+
+    found = import_store.read_embedded(command.folder)
+    records = _encoders_of(command, found.encoders)
+    if not store.is_store(command.output):
+        store.create(command.output, Header(records, dict(found.dimensions), command.dtype))
+    opened = store.open_store(command.output, encoders=records)
+    added, skipped = import_store.import_into(opened, found)
+    print_skipped(skipped)
+    facts: dict[str, Any] = {"model": opened.url, "version": store.snapshot(opened).version}
+    facts |= {"added": added, "skipped": len(skipped)}
+    print_result(facts if command.json else facts_in_lines(facts), as_json=command.json)
+
+
+def _encoders_of(command: Import, known: "Mapping[str, EncoderRecord]") -> dict[str, Any]:
+    """The encoders of imported embeddings: named by the user, or by the embeddings themselves."""
+    from asif_jax import encoders
+    from asif_jax.store import EncoderRecord
+
+    records = dict(known)
+    for modality in ("image", "text"):
+        name = getattr(command, f"{modality}_encoder")
+        if name is not None:
+            identity = encoders.load(name, modality=modality).identity
+            records[modality] = EncoderRecord(name, identity)
+        elif modality not in records:
+            raise ValueError(f"{command.folder} does not say by what: give --{modality}-encoder")
+    return records
 
 
 def _read_sets(command: Embed | Add) -> "list[ImageSet]":

@@ -273,6 +273,38 @@ class Info:
     """Print JSON instead of text."""
 
 
+@dataclass(frozen=True)
+class Export:
+    """Write the pairs of a model in a form that other programs read."""
+
+    model: Positional[str]
+    """A model."""
+    output: Annotated[Path, arg(aliases=["-o"])]
+    """A new directory."""
+    form: Literal["npy", "safetensors", "folder"] = "npy"
+    """npy: .npy and Parquet, as clip-retrieval has them; folder: the images with metadata.jsonl."""
+    version: str | None = None
+    """A version, by number or name; by default the newest."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """Build a model from embeddings that are there already. A rerun goes on where it stopped."""
+
+    folder: Positional[Path]
+    """With img_emb/, text_emb/ and metadata/, as clip-retrieval has them, or an export."""
+    output: Annotated[str, arg(aliases=["-o"])]
+    """The store: a directory or URL; what is in one already stays."""
+    image_encoder: str | None = None
+    """The image encoder they were made with, by name or path; an export knows by itself."""
+    text_encoder: str | None = None
+    """The text encoder, likewise."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the embeddings; bfloat16 takes half the room."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
 Command = (
     Demo
     | Embed
@@ -288,4 +320,6 @@ Command = (
     | Diff
     | Name
     | Compact
+    | Export
+    | Import
 )
