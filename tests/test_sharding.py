@@ -1,15 +1,11 @@
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+import two_hosts
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import asif_jax as asif
@@ -219,26 +215,7 @@ def test_two_processes_equal_one(tmp_path):
     embeddings, anchors, _ = data(3001, 13)
     np.save(tmp_path / "embeddings.npy", embeddings)
     np.save(tmp_path / "anchors.npy", anchors)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        coordinator = f"localhost:{free.getsockname()[1]}"
-    program = Path(__file__).with_name("two_processes.py")
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    running = [
-        subprocess.Popen(
-            [sys.executable, program, str(index), coordinator, tmp_path],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=240)[1] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0, 0], "\n".join(errors)
+    two_hosts.run("two_processes.py", tmp_path)
     expected = asif.project(embeddings, anchors, k=K)
     live = jnp.ones(3001, bool).at[expected.indices[0]].set(False)
     fewer = asif.project(embeddings, anchors, k=K, live=live)

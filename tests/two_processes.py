@@ -6,15 +6,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import two_hosts
 from jax.experimental import multihost_utils
 
 import asif_jax as asif
 
 
 def main(index: int, coordinator: str, directory: Path) -> None:
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(coordinator, num_processes=2, process_id=index)
-    assert (jax.process_count(), len(jax.devices()), len(jax.local_devices())) == (2, 8, 4)
+    two_hosts.join(index, coordinator)
     mesh = jax.make_mesh((8,), ("pairs",))
     anchors = np.load(directory / "anchors.npy", mmap_mode="r")
     read = []
