@@ -110,11 +110,15 @@ def plot(settings: Settings, by_size: np.ndarray, by_share: np.ndarray) -> None:
             )
         axes.grid(alpha=0.3)
     left.set(xscale="log", xlabel="image-text pairs", ylabel="recall@10, mean of both ways")
-    left.set_xticks(settings.sizes, [f"{size:,}" for size in settings.sizes], minor=False)
+    left.set_xticks(settings.sizes, list(map(_short, settings.sizes)), minor=False)
     left.minorticks_off()
     right.set(xlabel=f"wrong pairs of {settings.wrong_size:,}, %")
     right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.savefig(settings.plot, metadata={"Date": None})
+
+
+def _short(size: int) -> str:
+    return f"{size / 1000:g}k" if size >= 1000 else str(size)
 
 
 def main(settings: Settings) -> None:

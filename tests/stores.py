@@ -64,9 +64,10 @@ def everything(where, jobs=()):
     for version in found[-1]:
         past = store.snapshot(opened, version.number)
         blocks = range(-(-len(past.live) // opened.header.chunk))
-        found.append([past.settings, past.live.tolist(), held(past)])
+        found.append([past.settings, past.live.tolist(), list(StoredPairs(past))])
         found.append([store.read_block(past, block) for block in blocks])
-        found.append([np.asarray(a.read().result()).tobytes() for a in past.arrays.values()])
+        embeddings = store.open_anchors(past).embeddings
+        found.append([np.asarray(array).tobytes() for array in embeddings.values()])
     begun = [find_job(opened, identity) for identity in jobs]
     return [*found, begun, [job and outcomes(opened, job) for job in begun]]
 
