@@ -5,7 +5,7 @@ store. An edit is committed first and then written into the model's own memory, 
 copied, recompiled or embedded again. The model given is used up.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -16,6 +16,8 @@ from asif_jax import in_place, store
 from asif_jax.anchors import Anchors
 from asif_jax.store import Store, StoredPair
 from asif_jax.store.commits import exchange, unit_rows
+
+_ROWS = 1 << 14
 
 
 def insert(
@@ -107,6 +109,44 @@ def replace(
     anchors = in_place.clear(anchors, rows)
     anchors = in_place.overwrite(anchors, first, units, np.ones(len(pairs), bool))
     return anchors, range(first, first + len(pairs))
+
+
+def update(
+    opened: Store, anchors: Anchors, former: int | str, latter: int | str | None = None
+) -> tuple[Anchors, int]:
+    """Brings a model to another version of its store: what others have added and removed since.
+
+    Only what differs is read. Every process of several calls this, with the same versions.
+
+    Args:
+      opened: the store.
+      anchors: the model, from `store.open_anchors`; used up.
+      former: the version it holds, by number or name.
+      latter: the version it shall hold; by default the newest.
+
+    Returns:
+      The model, and the number of its version.
+
+    Raises:
+      ValueError: too small a capacity; the model can still be used.
+      StoreError: no such version, or the store was compacted: open it and the model anew.
+    """
+    found = store.snapshot(opened, latter)
+    if len(found.live) > anchors.capacity:
+        raise ValueError(f"{len(found.live)} rows do not fit into {anchors.capacity} slots")
+    changed = store.diff(opened, former, found.version)
+    for rows in _runs(changed.added):
+        units = store.read_rows(found, rows)
+        anchors = in_place.overwrite(anchors, rows.start, units, np.ones(len(rows), bool))
+    return in_place.clear(anchors, changed.removed), found.version
+
+
+def _runs(rows: np.ndarray) -> Iterator[range]:
+    """Ascending numbers as ranges, none very long."""
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
+        for start in range(0, len(run), _ROWS):
+            part = run[start : start + _ROWS].tolist()
+            yield range(part[0], part[-1] + 1)
 
 
 def _from_the_first_process(value: int) -> int:

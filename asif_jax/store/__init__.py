@@ -8,7 +8,14 @@ from asif_jax.store.history import Difference, Version, diff, log
 from asif_jax.store.layout import EncoderRecord, Header, Settings
 from asif_jax.store.model import Model, load, open_anchors, save
 from asif_jax.store.records import StoredPair
-from asif_jax.store.snapshots import Snapshot, StoredPairs, matching_rows, read_block, snapshot
+from asif_jax.store.snapshots import (
+    Snapshot,
+    StoredPairs,
+    matching_rows,
+    read_block,
+    read_rows,
+    snapshot,
+)
 
 __all__ = [
     "Compacted",
@@ -37,6 +44,7 @@ __all__ = [
     "open_anchors",
     "open_store",
     "read_block",
+    "read_rows",
     "remove",
     "replace",
     "row_count",

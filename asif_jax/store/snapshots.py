@@ -105,6 +105,24 @@ def read_block(snapshot: Snapshot, block: int) -> list[StoredPair | None]:
         return decode(found.value) if found.state == "value" else []
 
 
+def read_rows(snapshot: Snapshot, rows: range) -> dict[str, np.ndarray]:
+    """The embeddings of neighbouring rows.
+
+    Args:
+      snapshot: a version.
+      rows: which.
+
+    Returns:
+      modality -> [b, d] unit vectors of the store's dtype.
+
+    Raises:
+      StoreError: they are damaged.
+    """
+    with told(f"{snapshot.url}: embeddings of rows {rows.start} to {rows.stop - 1}"):
+        read = {m: array[rows.start : rows.stop].read() for m, array in snapshot.arrays.items()}
+        return {modality: np.asarray(array.result()) for modality, array in read.items()}
+
+
 class StoredPairs(Sequence[StoredPair]):
     """What the live rows of a version were made of, read when asked for.
 
