@@ -1,0 +1,76 @@
+"""Disks that cannot be written to: an edit is refused, and the store holds what it held."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import edit_store
+import pytest
+import stores
+from unprivileged import UNPRIVILEGED
+
+from asif_jax import store
+
+_HERE = Path(__file__).parent
+
+
+def run(*command):
+    """Runs one of the programs beside this file; returns what it prints."""
+    environment = {**os.environ, "PYTHONPATH": str(_HERE.parent), "XLA_FLAGS": ""}
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, env=environment, cwd=_HERE
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_folder_that_may_only_be_read(tmp_path):
+    where = tmp_path / "store"
+    stores.filled(where)
+    before, paths = stores.everything(where), [where, *where.rglob("*")]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        refused = run(*UNPRIVILEGED, sys.executable, "edit_store.py", where)
+    finally:
+        for path in paths:
+            path.chmod(0o755)
+    assert refused.keys() == edit_store.EDITS.keys()
+    for edit, reason in refused.items():
+        assert reason.startswith(f"{where}: no permission ("), (edit, reason)
+    assert stores.everything(where) == before
+    store.remove(store.open_store(where), [0])
+
+
+def test_a_folder_that_may_not_be_read(tmp_path):
+    where = tmp_path / "store"
+    stores.filled(where)
+    where.chmod(0)
+    try:
+        refused = run(*UNPRIVILEGED, sys.executable, "edit_store.py", where)
+    finally:
+        where.chmod(0o755)
+    for reason in refused.values():
+        assert reason.startswith(f"{where}: no permission (")
+
+
+def small_disk(path, *command):
+    """The command, with a disk of 800 KB at a path that no other process sees."""
+    mount = 'mount -t tmpfs -o size=800k tmpfs "$0" && exec "$@"'
+    return ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, path, *command]
+
+
+def test_a_full_disk(tmp_path):
+    tried = shutil.which("unshare") and subprocess.run(small_disk(tmp_path, "true"))
+    if not tried or tried.returncode:
+        pytest.skip("this machine lets no one mount a disk")
+    refused = run(*small_disk(tmp_path, sys.executable, "full_disk.py", tmp_path))
+    assert refused.keys() == edit_store.EDITS.keys()
+    for edit, reasons in refused.items():
+        # First the data do not fit, then the manifest.
+        assert len(reasons) > 3
+        expected = f"{tmp_path / edit}: the disk is full; nothing of this was kept ("
+        assert all(reason.startswith(expected) for reason in reasons), reasons
