@@ -94,9 +94,9 @@ def _write_npy(place: Path, part: Part, found: Snapshot) -> list[Skipped]:
         path.parent.mkdir(exist_ok=True)
         # NumPy's files know no bfloat16.
         np.save(path, part.units[modality].astype(np.float32))
-    captions = [list(pair.captions) for pair in part.pairs]
+    captions = [list(map(_in_utf8, pair.captions)) for pair in part.pairs]
     columns = {
-        "image_path": [pair.image for pair in part.pairs],
+        "image_path": [_in_utf8(pair.image) for pair in part.pairs],
         "caption": [several[0] for several in captions],
         "captions": captions,
     }
@@ -105,6 +105,11 @@ def _write_npy(place: Path, part: Part, found: Snapshot) -> list[Skipped]:
     pyarrow = arrow()
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
     return []
+
+
+def _in_utf8(text: str) -> str:
+    """Parquet takes no lone surrogates, which names of files may have."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _write_safetensors(place: Path, part: Part, found: Snapshot) -> list[Skipped]:
