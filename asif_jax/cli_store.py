@@ -1,6 +1,7 @@
 """The subcommands that make a model and change it."""
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asif_jax.commands import Add, Compact, Diff, Embed, Export, Import, Log, Name, Remove
@@ -219,11 +220,24 @@ def _encoders_of(command: Import, known: "Mapping[str, EncoderRecord]") -> dict[
 
 
 def _read_sets(command: Embed | Add) -> "list[ImageSet]":
-    from asif_jax import data
-
     options: dict[str, Any] = {"split": command.split, "data_dir": command.data_dir}
     options["feature"] = command.feature
-    return [data.read_set(source, **options) for source in command.data]
+    return [_read_captioned(source, options) for source in command.data]
+
+
+def _read_captioned(source: str, options: dict[str, Any]) -> "ImageSet":
+    """A set; of a folder that is none it says which captions are missing, not which classes."""
+    from asif_jax import data
+    from asif_jax.data.parquet import parquet_files
+    from asif_jax.data.webdataset import tar_files
+
+    try:
+        return data.read_set(source, **options)
+    except ValueError:
+        folder = Path(source)
+        if folder.is_dir() and not tar_files(folder) and not parquet_files(folder):
+            data.read_folder(folder)
+        raise
 
 
 def _print_pairs(found: Any, rows: list[int], sign: str) -> None:
