@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import NamedSharding, PartitionSpec, Sharding
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from asif_jax.anchors import Anchors
@@ -53,7 +53,7 @@ def overwrite(
         rows = {modality: _padded(array[part], size) for modality, array in values.items()}
         given = np.arange(size) < len(live[part])
         block = rows, _padded(live[part], size), given
-        anchors = _writer(anchors.live.sharding)(anchors, jnp.int32(first + start), *block)
+        anchors = _writer(_split(anchors))(anchors, jnp.int32(first + start), *block)
     return anchors
 
 
@@ -96,7 +96,7 @@ def place_slab(array: Array, first: int, rows: ArrayLike) -> Array:
 
 
 @functools.cache
-def _writer(sharding: Sharding):
+def _writer(sharding: NamedSharding | None):
     return jax.jit(
         functools.partial(_write_block, sharding),
         donate_argnums=0,
@@ -129,7 +129,7 @@ def _compiler_options() -> dict[str, str] | None:
 
 
 def _write_block(
-    sharding: Sharding,
+    sharding: NamedSharding | None,
     anchors: Anchors,
     first: Array,
     rows: Mapping[str, Array],
@@ -139,7 +139,7 @@ def _write_block(
     """Writes those rows of a block that are given."""
 
     def write(array: Array, rows: Array) -> Array:
-        if not isinstance(sharding, NamedSharding) or not any(sharding.spec):
+        if sharding is None:
             return _set_rows(array, first, rows, given, 0)
         (axis,) = sharding.spec
 
@@ -170,6 +170,12 @@ def _set_rows(array: Array, first: Array, rows: Array, given: Array, offset: Arr
     former = jax.lax.dynamic_slice_in_dim(array, start, count)
     latter = jnp.where(here, rows[places], former)
     return jax.lax.dynamic_update_slice_in_dim(array, latter, start, axis=0)
+
+
+def _split(anchors: Anchors) -> NamedSharding | None:
+    """How the slots are split over devices, if they are."""
+    sharding = anchors.live.sharding
+    return sharding if isinstance(sharding, NamedSharding) and any(sharding.spec) else None
 
 
 def _slots_a_device(anchors: Anchors) -> int:
