@@ -45,11 +45,16 @@ def peak_bytes(compiled: jax.stages.Compiled, *arguments: object) -> int:
     if jax.default_backend() != "cpu":
         account = compiled.memory_analysis()
         return account.temp_size_in_bytes + account.output_size_in_bytes
+    return host_peak_bytes(lambda: compiled(*arguments))
+
+
+def host_peak_bytes(run: Callable[[], object]) -> int:
+    """The most memory of the host that a call takes, its result included."""
     # What was freed before goes back to the system, which forgets the former peak when asked to.
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _status_bytes("VmRSS")
-    jax.block_until_ready(compiled(*arguments))
+    jax.block_until_ready(run())
     return max(0, _status_bytes("VmHWM") - before)
 
 
