@@ -34,6 +34,8 @@ JOBS = (
     "embed",
     "embed_set",
     "embed_store",
+    "exchange",
+    "import_store",
     "live",
     "evaluation",
     "zero_shot",

@@ -8,6 +8,9 @@ from PIL import Image, ImageOps
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 
+# What photographs come as. Pillow would hand PostScript, whatever its name, to another program.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
 # Beyond any camera in common use: larger files are likelier decompression bombs.
 _MAX_PIXELS = 89_478_485
 
@@ -83,7 +86,7 @@ def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
         with warnings.catch_warnings():
             # The limit below is the same everywhere; Pillow's own can be changed by anyone.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
+            with Image.open(source, formats=_FORMATS) as image:
                 width, height = image.size
                 if width * height <= _MAX_PIXELS:
                     return _to_rgb(ImageOps.exif_transpose(image))

@@ -99,7 +99,7 @@ def test_a_short_png_header_is_named(tmp_path):
 
 
 def test_permission_is_named(tmp_path, monkeypatch):
-    def refuse(path):
+    def refuse(path, **_):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Image, "open", refuse)
@@ -127,3 +127,10 @@ def test_image_files_are_found(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no images in"):
         image_files(tmp_path / "empty")
+
+
+def test_postscript_is_no_image_whatever_its_name(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(ValueError, match="not an image"):
+        open_image(path)
