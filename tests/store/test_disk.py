@@ -5,10 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import edit_store
-import pytest
 import stores
 from unprivileged import UNPRIVILEGED
 
@@ -63,14 +63,22 @@ def small_disk(path, *command):
     return ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, path, *command]
 
 
-def test_a_full_disk(tmp_path):
-    tried = shutil.which("unshare") and subprocess.run(small_disk(tmp_path, "true"))
-    if not tried or tried.returncode:
-        pytest.skip("this machine lets no one mount a disk")
-    refused = run(*small_disk(tmp_path, sys.executable, "full_disk.py", tmp_path))
-    assert refused.keys() == edit_store.EDITS.keys()
-    for edit, reasons in refused.items():
-        # First the data do not fit, then the manifest.
-        assert len(reasons) > 3
-        expected = f"{tmp_path / edit}: the disk is full; nothing of this was kept ("
-        assert all(reason.startswith(expected) for reason in reasons), reasons
+def can_mount():
+    """Whether this machine lets one mount a small disk; many containers do not."""
+    with tempfile.TemporaryDirectory() as directory:
+        return (
+            bool(shutil.which("unshare"))
+            and not subprocess.run(small_disk(directory, "true"), capture_output=True).returncode
+        )
+
+
+if can_mount():
+
+    def test_a_full_disk(tmp_path):
+        refused = run(*small_disk(tmp_path, sys.executable, "full_disk.py", tmp_path))
+        assert refused.keys() == edit_store.EDITS.keys()
+        for edit, reasons in refused.items():
+            # First the data do not fit, then the manifest.
+            assert len(reasons) > 3
+            expected = f"{tmp_path / edit}: the disk is full; nothing of this was kept ("
+            assert all(reason.startswith(expected) for reason in reasons), reasons
