@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import stores
 from test_cli import fail, succeed
 
 from asif_jax import anchors, store, tuning
@@ -25,7 +26,7 @@ def model(tmp_path):
 
 
 def test_prints_what_the_function_finds_and_writes_nothing(model):
-    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    before = {name: path.read_bytes() for name, path in stores.files(model).items()}
     found = json.loads(succeed("tune", model, "--k", 2, 9, "--p", 1, 3, "--json").stdout)
     surface = tuning.tune(store.load(model).anchors.embeddings, ks=[2, 9], ps=[1, 3])
     choice = tuning.best(surface)
@@ -33,25 +34,26 @@ def test_prints_what_the_function_finds_and_writes_nothing(model):
     assert (found["ks"], found["ps"]) == ([2, 9], [1.0, 3.0])
     np.testing.assert_allclose(found["surface"], surface.recall.mean(axis=(0, -1)), atol=1e-6)
     assert (found["k_before"], found["p_before"], found["applied"]) == (1, 4.0, False)
-    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    assert {name: path.read_bytes() for name, path in stores.files(model).items()} == before
 
 
 def test_apply_writes_k_and_p_alone(model):
-    before = store.load(model)
+    version, before = stores.newest(store.open_store(model))
     text = succeed("tune", model, "--k", 9, "--p", 2, "--apply").stdout
     assert "k = 9, p = 2, before k = 1, p = 4" in text
     after = store.load(model)
     assert (after.k, after.p) == (9, 2.0)
-    assert after._replace(k=1, p=4.0, anchors=None) == before._replace(anchors=None)
-    for modality, array in before.anchors.embeddings.items():
-        np.testing.assert_allclose(after.anchors.embeddings[modality], array, atol=1e-6)
+    assert stores.newest(store.open_store(model)) == (version + 1, before)
+    former = store.load(model, version)
+    assert (former.k, former.p) == (1, 4.0)
+    assert store.log(store.open_store(model))[0].message == "tune: k = 9, p = 2"
 
 
 def test_unusable_requests(model, tmp_path):
-    before = (model / "model.json").read_bytes()
+    before = stores.newest(store.open_store(model))
     assert "[99]" in fail("tune", model, "--k", 99, "--apply")
     assert "[-1.0]" in fail("tune", model, "--p", -1)
     assert "0 splits" in fail("tune", model, "--splits", 0)
     assert "1 of 1 pairs" in fail("tune", save(tmp_path / "one", 1), "--apply")
-    assert "is not a model" in fail("tune", tmp_path)
-    assert (model / "model.json").read_bytes() == before
+    assert "is not a store" in fail("tune", tmp_path)
+    assert stores.newest(store.open_store(model)) == before
