@@ -101,7 +101,7 @@ def test_a_store_holds_what_a_model_of_the_pairs_holds(tmp_path, dtype, captions
     assert contents(opened) == stores.expected_rows(given, named, dtype)
 
 
-def test_embeddings_without_ties_come_out_too(folder, images, tmp_path):
+def test_embeddings_without_ties_come_out_too(images, tmp_path):
     encoders = noise.image_encoder(), noise.text_encoder()
     opened = create(tmp_path / "store", encoders)
     embed(opened, images, encoders)
@@ -231,7 +231,7 @@ def test_of_two_jobs_on_one_set_one_is_told(images, undisturbed, tmp_path, monke
     assert contents(opened) == undisturbed
 
 
-def test_of_a_set_that_changed_only_the_new_is_embedded(folder, undisturbed, tmp_path):
+def test_of_a_set_that_changed_only_the_new_is_embedded(folder, tmp_path):
     directory = shutil.copytree(folder, tmp_path / "pairs")
     broken, former = read_set(str(directory)), create(tmp_path / "former")
     bad = broken.place(5)
