@@ -292,6 +292,20 @@ def test_two_writers_apart_both_land(tmp_path, outer, inner):
     assert messages == ["first", "second", "add", "create"]
 
 
+@pytest.mark.parametrize(
+    ("outer", "message"),
+    [("append", "another writer changed it meanwhile"), ("remove 1", "row 1 holds no pair any")],
+)
+def test_what_lands_before_anything_was_read_counts_too(tmp_path, outer, message):
+    opened = stores.filled(tmp_path / "store")
+    other = store.open_store(tmp_path / "store")
+    with pytest.raises(StoreError, match=message), commit(opened, "slow") as slow:
+        store.replace(other, [1], stores.embeddings(3, 1), stores.pairs(3, "early"))
+        between = stores.newest(other)
+        CHANGES[outer](opened, slow)
+    assert stores.newest(opened) == between and len(between[1]) == 8
+
+
 def test_who_was_refused_can_try_again(tmp_path):
     where = tmp_path / "store"
     opened = stores.filled(where)
