@@ -5,6 +5,7 @@ import shutil
 import jax
 import noise
 import numpy as np
+import oracle
 import pytest
 import stores
 import toy
@@ -91,14 +92,22 @@ def undisturbed(images, tmp_path_factory):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("captions", "part", "batch"), [(1, 8, 4), (3, 8, 32), (3, 100, 1)])
 def test_a_store_holds_what_a_model_of_the_pairs_holds(tmp_path, dtype, captions, part, batch):
-    pairs = toy.write_pairs(tmp_path / "pairs", COUNT, captions=captions)
+    pairs = [
+        # From one caption to all, which name other colors than the image has.
+        pair._replace(captions=(*pair.captions, "blue", "red grey")[: 1 + index % captions])
+        for index, pair in enumerate(toy.write_pairs(tmp_path / "pairs", COUNT))
+    ]
     opened = create(tmp_path / "store", dtype=dtype)
-    images = captioned(tmp_path / "pairs", PairList(pairs, ()))
+    images = captioned(tmp_path / "pairs", PairList(tuple(pairs), ()))
     embed(opened, images, part=part, batch=batch)
     embedded = embed_pairs(pairs, *toys(), progress=False)
     given = {"image": embedded.images, "text": embedded.caption_means()}
     named = [store.StoredPair(str(pair.image.resolve()), pair.captions) for pair in pairs]
     assert contents(opened) == stores.expected_rows(given, named, dtype)
+    units = [oracle.unit(embedded.captions[embedded.owners == index]) for index in range(COUNT)]
+    means = oracle.unit(np.stack([of_one.mean(axis=0) for of_one in units]))
+    texts = store.load(tmp_path / "store").anchors.embeddings["text"].astype("float32")
+    np.testing.assert_allclose(texts, means, atol=1e-6 if dtype == "float32" else 4e-3)
 
 
 def test_embeddings_without_ties_come_out_too(images, tmp_path):
