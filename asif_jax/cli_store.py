@@ -23,24 +23,48 @@ def run_embed(command: Embed) -> None:
 
     _join_cluster(command)
     sets = _read_sets(command)
-    new = _leads() and not store.is_store(command.output)
+    new = not store.is_store(command.output)
     if new:
+        store.check_free(command.output)
         embed.check_k(command.k, sum(images.size for images in sets))
     names = {"image": command.image_encoder, "text": command.text_encoder}
     loaded = {m: encoders.load(name, modality=m) for m, name in names.items()}
     records = {m: EncoderRecord(name, loaded[m].identity) for m, name in names.items()}
-    if new:
-        header = Header(records, {m: e.dimension for m, e in loaded.items()}, command.dtype)
+    if new and _leads():
+        dimensions = {modality: encoder.dimension for modality, encoder in loaded.items()}
+        header = Header(records, dimensions, command.dtype or "float32")
         store.create(command.output, header, settings=Settings(command.k, command.p))
     embed_store.wait_for_all()
-    opened = store.open_store(command.output, encoders=records)
+    opened = _open(command.output, records, command.dtype)
+    _change_settings(opened, command)
     try:
         _embed_all(command, opened, sets, loaded)
     except ValueError:
-        if new and not store.snapshot(opened).live.any():
+        if new and _leads() and not store.snapshot(opened).live.any():
             # No half-made model where none was before.
             store.delete(opened)
         raise
+
+
+def _open(where: str, records: "Mapping[str, EncoderRecord]", dtype: str | None) -> "Store":
+    """The store, of these encoders and, if one is asked for, of this dtype."""
+    from asif_jax import store
+
+    opened = store.open_store(where, encoders=records)
+    if dtype not in (None, opened.header.dtype):
+        raise ValueError(f"{where} holds {opened.header.dtype}, not {dtype}")
+    return opened
+
+
+def _change_settings(opened: "Store", command: Embed) -> None:
+    """Writes the k and p that are asked for, if they are not those of the store."""
+    from asif_jax import store
+
+    former = store.snapshot(opened).settings
+    k = former.k if command.k is None else command.k
+    p = former.p if command.p is None else command.p
+    if _leads() and (k, p) != former:
+        store.change_settings(opened, store.Settings(k, p))
 
 
 def run_add(command: Add) -> None:
@@ -194,8 +218,9 @@ def run_import(command: Import) -> None:
     found = import_store.read_embedded(command.folder)
     records = _encoders_of(command, found.encoders)
     if not store.is_store(command.output):
-        store.create(command.output, Header(records, dict(found.dimensions), command.dtype))
-    opened = store.open_store(command.output, encoders=records)
+        dtype = command.dtype or "float32"
+        store.create(command.output, Header(records, dict(found.dimensions), dtype))
+    opened = _open(command.output, records, command.dtype)
     added, skipped = import_store.import_into(opened, found)
     print_skipped(skipped)
     facts: dict[str, Any] = {"model": opened.url, "version": store.snapshot(opened).version}

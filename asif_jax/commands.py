@@ -41,8 +41,8 @@ class Embed:
     """Image encoder, by name or path."""
     text_encoder: str = "all-MiniLM-L6-v2"
     """Text encoder, by name or path."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the embeddings; bfloat16 takes half the room."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Of the embeddings, float32 by default; bfloat16 takes half the room."""
     k: int | None = None
     """Similarities kept; by default a rule of the number of pairs."""
     p: float | None = None
@@ -299,8 +299,8 @@ class Import:
     """The image encoder they were made with, by name or path; an export knows by itself."""
     text_encoder: str | None = None
     """The text encoder, likewise."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the embeddings; bfloat16 takes half the room."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Of the embeddings, float32 by default; bfloat16 takes half the room."""
     json: bool = False
     """Print JSON instead of text."""
 

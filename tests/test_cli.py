@@ -190,6 +190,14 @@ def test_demo_on_the_stamps(weights, stamps, tmp_path):
     assert (tmp_path / "page.html").stat().st_size > 100_000
 
 
+def test_what_a_store_was_made_with_is_kept_and_k_and_p_change(fruit, copy):
+    line = fail("embed", fruit, "-o", copy, "--dtype", "bfloat16")
+    assert f"{copy} holds float32, not bfloat16" in line
+    succeed("embed", fruit, "-o", copy, "--k", 5, "--p", 2)
+    loaded = store.load(copy)
+    assert (loaded.k, loaded.p, len(loaded.pairs)) == (5, 2.0, 12)
+
+
 def test_embedding_again_adds_nothing(model, halves, copy):
     facts = json.loads(succeed("embed", *halves, "-o", copy, "--json").stdout)
     assert facts == {

@@ -2,7 +2,15 @@
 
 from asif_jax.store.commits import append, change_settings, name_version, remove, replace
 from asif_jax.store.compaction import Compacted, compact
-from asif_jax.store.database import Store, create, delete, is_store, open_store, row_count
+from asif_jax.store.database import (
+    Store,
+    check_free,
+    create,
+    delete,
+    is_store,
+    open_store,
+    row_count,
+)
 from asif_jax.store.failures import StoreError
 from asif_jax.store.history import Difference, Version, diff, log
 from asif_jax.store.layout import EncoderRecord, Header, Settings
@@ -32,6 +40,7 @@ __all__ = [
     "Version",
     "append",
     "change_settings",
+    "check_free",
     "compact",
     "create",
     "delete",

@@ -68,10 +68,7 @@ def create(where: str | Path, header: Header, *, settings: Settings | None = Non
     with told(url):
         root = open_root(where)
         former = root.read(POINTER).result()
-        if former.state == "value":
-            raise StoreError(f"{url}: there is a store already")
-        if any(not _DATABASE.match(key) for key in root.list().result()):
-            raise StoreError(f"{url} holds other files; name a new directory for the store")
+        check_free(where)
         name, context = new_name(), new_context()
         kv = open_database(root, name, context)
         try:
@@ -111,6 +108,24 @@ def open_store(where: str | Path, *, encoders: Mapping[str, EncoderRecord] | Non
         store = Store(url, root, pointer, unpack_header(content.value), kv, context)
     check_encoders(store, encoders or {})
     return store
+
+
+def check_free(where: str | Path) -> None:
+    """Refuses to make a store where something is.
+
+    Args:
+      where: as given to `create`.
+
+    Raises:
+      StoreError: there is a store, or there are other files; what a killed process left of a store
+        that it was making does not count.
+    """
+    with told(str(where)):
+        root = open_root(where)
+        if root.read(POINTER).result().state == "value":
+            raise StoreError(f"{where}: there is a store already")
+        if any(not _DATABASE.match(key) for key in root.list().result()):
+            raise StoreError(f"{where} holds other files; name a new directory for the store")
 
 
 def is_store(where: str | Path) -> bool:

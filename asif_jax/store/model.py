@@ -13,9 +13,9 @@ import tensorstore as ts
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from asif_jax.anchors import Anchors
+from asif_jax.anchors import Anchors, check_finite
 from asif_jax.in_place import place_slab
-from asif_jax.store.commits import append
+from asif_jax.store.commits import exchange
 from asif_jax.store.database import create, open_store
 from asif_jax.store.failures import StoreError, told
 from asif_jax.store.layout import EncoderRecord, Header, Settings
@@ -87,15 +87,18 @@ def save(where: str | Path, model: Model) -> None:
       model: the model.
 
     Raises:
+      ValueError: an embedding is not finite.
       StoreError: something is there already, or it cannot be written.
     """
-    embeddings = model.anchors.embeddings
-    dimensions = {modality: array.shape[-1] for modality, array in embeddings.items()}
-    dtype = next(iter(embeddings.values())).dtype.name
-    store = create(
-        where, Header(model.encoders, dimensions, dtype), settings=Settings(model.k, model.p)
-    )
-    append(store, embeddings, model.pairs)
+    units = {m: np.asarray(array) for m, array in model.anchors.embeddings.items()}
+    for modality, array in units.items():
+        check_finite(array, name=f"{modality} embeddings")
+    dimensions = {modality: array.shape[-1] for modality, array in units.items()}
+    dtype = next(iter(units.values())).dtype.name
+    header = Header(model.encoders, dimensions, dtype)
+    store = create(where, header, settings=Settings(model.k, model.p))
+    # Unit vectors as they are: normalized again they would be rounded again.
+    exchange(store, (), units, model.pairs, message="save")
 
 
 def open_anchors(

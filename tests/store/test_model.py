@@ -210,3 +210,20 @@ def test_a_loaded_model_stays_what_it_is(tmp_path):
     loaded = store.load(tmp_path / "store")
     store.replace(opened, [0, 1], stores.embeddings(3, 1), stores.pairs(3, "late"))
     assert rows_of(loaded) == stores.expected_rows(stores.embeddings(6), stores.pairs(6))
+
+
+def test_saving_changes_no_bit_and_what_is_not_finite_leaves_nothing(tmp_path):
+    rng = np.random.default_rng(0)
+    embeddings = {m: rng.normal(size=[200, 7]) for m in ("image", "text")}
+    encoders = {m: store.EncoderRecord(m, m) for m in embeddings}
+    pairs = [store.StoredPair(f"{i}.png", ("A caption.",)) for i in range(200)]
+    model = store.Model(anchors.create(embeddings), pairs, encoders, 5, 2.0)
+    store.save(tmp_path / "model", model)
+    loaded = store.load(tmp_path / "model")
+    for modality, array in model.anchors.embeddings.items():
+        assert np.asarray(loaded.anchors.embeddings[modality]).tobytes() == array.tobytes()
+    spoiled = {m: array.at[3, 1].set(np.nan) for m, array in model.anchors.embeddings.items()}
+    bad = model._replace(anchors=model.anchors._replace(embeddings=spoiled))
+    with pytest.raises(ValueError, match="NaN or infinity in 1 of 200 rows"):
+        store.save(tmp_path / "bad", bad)
+    assert not (tmp_path / "bad").exists()
