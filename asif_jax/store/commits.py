@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from asif_jax.anchors import check_finite, check_pairs
 from asif_jax.cosine import normalize
 from asif_jax.store.database import Store, open_arrays, row_count, write_log
-from asif_jax.store.failures import StoreError, told
+from asif_jax.store.failures import CHANGED, StoreError, told
 from asif_jax.store.layout import Settings, block_key
 from asif_jax.store.records import StoredPair, decode, encode, pack
 from asif_jax.store.snapshots import version_number
@@ -60,10 +60,12 @@ def commit(store: Store, message: str, *, added: int = 0, removed: int = 0) -> I
     kv = store.kv.with_transaction(transaction)
     with told(store.url):
         try:
+            # A key that is there must not be read here unless it is written, too: when another
+            # commit lands meanwhile, TensorStore 0.1.86 empties it.
             if kv.read("compacted").result().state == "value":
                 raise StoreError("it is or was being compacted; compact it again, and open it anew")
             rows = row_count(store)
-            yield Change(store, kv, rows, open_arrays(kv, store.header, rows, store.context))
+            yield Change(store, kv, rows, _arrays(store, kv, rows))
             write_log(kv, message, added=added, removed=removed)
             transaction.commit_sync()
         except BaseException:
@@ -268,7 +270,7 @@ def allot_rows(change: Change, first: int, count: int) -> range:
     """
     # Read within the transaction: if another writer allots rows meanwhile, this commit is refused.
     if int(change.kv.read("rows").result().value) != change.rows:
-        raise StoreError("another writer changed it meanwhile; nothing of this was kept, try again")
+        raise StoreError(CHANGED)
     change.rows = first + count
     change.kv.write("rows", str(change.rows)).result()
     for name, array in change.arrays.items():
@@ -321,6 +323,17 @@ def remove_rows(change: Change, rows: np.ndarray) -> None:
     if not alive.all():
         raise StoreError(f"row {rows[~alive][0]} holds no pair any more, or never did")
     live[rows].write(False).result()
+
+
+def _arrays(store: Store, kv: ts.KvStore, rows: int) -> dict[str, ts.TensorStore]:
+    """The arrays within a transaction, before which it was read how many rows they hold."""
+    try:
+        return open_arrays(kv, store.header, rows, store.context)
+    except StoreError:
+        if row_count(store) == rows:
+            raise
+        # Another writer landed between the two readings.
+        raise StoreError(CHANGED) from None
 
 
 def _distinct(rows: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -80,9 +80,8 @@ def compact(store: Store, *, progress: bool = True) -> Compacted:
 
 def _mark(store: Store, name: str | None, message: str) -> None:
     """Says in a database which other it is compacted into, or that it is not."""
-    transaction = ts.Transaction(atomic=True, repeatable_read=True)
+    transaction = ts.Transaction(atomic=True)
     kv = store.kv.with_transaction(transaction)
-    kv.read("rows").result()
     kv.write("compacted", name).result()
     write_log(kv, message)
     transaction.commit_sync()

@@ -3,6 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
+CHANGED = "another writer changed it meanwhile; nothing of this was kept, try again"
+
 
 class StoreError(ValueError):
     """Something that a store refuses or that is wrong with it, in one line."""
@@ -34,7 +36,7 @@ def _placed(where: str, text: str) -> str:
 def _cause(text: str) -> str:
     text = " ".join(text.split(" [source locations=")[0].split())
     if text.startswith("ABORTED"):
-        return "another writer changed it meanwhile; nothing of this was kept, try again"
+        return CHANGED
     if "Manifest not found" in text or text.startswith("FAILED_PRECONDITION: Metadata"):
         return "its database is gone: it was compacted, open it anew"
     if text.startswith("NOT_FOUND"):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import tensorstore as ts
 
-from asif_jax.store.failures import StoreError
+from asif_jax.store.failures import CHANGED, StoreError
 from asif_jax.store.records import pack, unpack
 
 FORMAT = "asif-jax store"
@@ -170,7 +170,7 @@ def write_pointer(root: ts.KvStore, pointer: Pointer, *, former: bytes) -> None:
     content = {"format": FORMAT, "format_version": _FORMAT_VERSION} | pointer._asdict()
     text = json.dumps(content | {"checksum": _checksum(pointer)}, indent=1)
     if not root.write(POINTER, text, if_equal=former).result().generation:
-        raise StoreError("another writer changed it meanwhile; nothing of this was kept, try again")
+        raise StoreError(CHANGED)
 
 
 def _checksum(pointer: Pointer) -> str:

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asif_jax import store
-from asif_jax.store import Settings, StoredPair, StoreError
+from asif_jax.store import Settings, StoredPair, StoreError, commits
 from asif_jax.store.commits import append_rows, commit, remove_rows, unit_rows
+from asif_jax.store.database import open_arrays
 from asif_jax.store.jobs import start_job
 
 
@@ -290,6 +291,10 @@ def test_two_writers_apart_both_land(tmp_path, outer, inner):
     }
     messages = [version.message for version in store.log(opened)]
     assert messages == ["first", "second", "add", "create"]
+    # Whatever else lies in the store is there for the next who opens it.
+    assert stores.everything(where)
+    kv = store.open_store(where).kv
+    assert all(kv.read(key).result().value for key in kv.list().result())
 
 
 @pytest.mark.parametrize(
@@ -304,6 +309,21 @@ def test_what_lands_before_anything_was_read_counts_too(tmp_path, outer, message
         between = stores.newest(other)
         CHANGES[outer](opened, slow)
     assert stores.newest(opened) == between and len(between[1]) == 8
+
+
+def test_who_lands_while_another_begins_wins(tmp_path, monkeypatch):
+    opened = stores.filled(tmp_path / "store")
+
+    def meanwhile(*arguments):
+        monkeypatch.undo()
+        other = store.open_store(tmp_path / "store")
+        store.append(other, stores.embeddings(3, 1), stores.pairs(3, "early"))
+        return open_arrays(*arguments)
+
+    monkeypatch.setattr(commits, "open_arrays", meanwhile)
+    with pytest.raises(StoreError, match="another writer changed it meanwhile"):
+        store.append(opened, stores.embeddings(2), stores.pairs(2))
+    assert len(stores.newest(opened)[1]) == 9 == store.row_count(opened)
 
 
 def test_who_was_refused_can_try_again(tmp_path):

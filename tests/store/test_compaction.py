@@ -11,6 +11,7 @@ import stores
 from asif_jax import store
 from asif_jax.store import Settings, StoreError, compaction
 from asif_jax.store.commits import append_rows, commit, unit_rows
+from asif_jax.store.database import write_log
 from asif_jax.store.jobs import start_job
 
 _HERE = Path(__file__).parent
@@ -132,6 +133,21 @@ def test_no_commit_lands_during_a_compaction(tmp_path, monkeypatch):
     monkeypatch.setattr(compaction, "_live_pieces", meanwhile)
     done = store.compact(opened, progress=False)
     assert len(refused) == len(EDITS) and in_order(done.store) == expected
+
+
+def test_what_lands_as_a_compaction_begins_is_kept(tmp_path, monkeypatch):
+    where = tmp_path / "store"
+    opened = edited(where)
+    _, held = stores.newest(opened)
+
+    def meanwhile(*arguments, **options):
+        monkeypatch.undo()
+        store.remove(store.open_store(where), [1])
+        write_log(*arguments, **options)
+
+    monkeypatch.setattr(compaction, "write_log", meanwhile)
+    done = store.compact(opened, progress=False)
+    assert in_order(done.store) == [what for row, what in held.items() if row != 1]
 
 
 def test_of_two_compactions_one_wins(tmp_path, monkeypatch):
