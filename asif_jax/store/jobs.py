@@ -12,9 +12,11 @@ import tensorstore as ts
 
 from asif_jax.store.commits import allot_rows, commit, write_rows
 from asif_jax.store.database import Store
-from asif_jax.store.failures import StoreError, told
+from asif_jax.store.failures import CHANGED, StoreError, told
 from asif_jax.store.records import StoredPair, pack, unpack
 from asif_jax.store.snapshots import Snapshot, read_block
+
+_TRIES = 20
 
 
 class Job(NamedTuple):
@@ -142,6 +144,23 @@ def write_part(
     Raises:
       StoreError: another process wrote the part, or the store cannot be written.
     """
+    for left in reversed(range(_TRIES)):
+        try:
+            return _write_part(store, job, number, units, pairs, outcome)
+        except StoreError as error:
+            # Edits beside the job get in its way by chance; the part is there once all the same.
+            if not left or CHANGED not in str(error):
+                raise
+
+
+def _write_part(
+    store: Store,
+    job: Job,
+    number: int,
+    units: Mapping[str, np.ndarray],
+    pairs: Sequence[StoredPair | None],
+    outcome: Outcome,
+) -> None:
     key = f"{job.key}/{number:08x}"
     message = f"{job.source}, part {number + 1} of {job.parts}"
     with commit(store, message, added=outcome.added) as change:

@@ -132,9 +132,21 @@ def test_of_two_handles_one_writes_a_part(tmp_path, monkeypatch):
     first, second = stores.create(where), store.open_store(where)
     job, landed = begun(first), {}
     nested(monkeypatch, lambda: landed.update(write(second, job, 0, without=(2,))))
-    with pytest.raises(StoreError, match="another writer changed it meanwhile"):
+    with pytest.raises(StoreError, match="another process embeds set into it at the same time"):
         write(first, job, 0)
     assert stores.held(store.snapshot(first)) == landed and len(landed) == 3
+
+
+def test_a_part_lands_though_pairs_are_added_meanwhile(tmp_path, monkeypatch):
+    where = tmp_path / "store"
+    first, second = stores.create(where), store.open_store(where)
+    job = begun(first)
+    added = stores.embeddings(3), stores.pairs(3, "other")
+    nested(monkeypatch, lambda: store.append(second, *added))
+    expected = write(first, job, 0)
+    held = stores.held(store.snapshot(first))
+    assert {row: held[row] for row in expected} == expected and len(held) == len(expected) + 3
+    assert [version.added for version in store.log(first)] == [len(expected), 3, 0, 0]
 
 
 def test_of_two_handles_one_begins_a_job(tmp_path, monkeypatch):
