@@ -25,6 +25,8 @@ COMMAND = [sys.executable, "-c", "from asif_jax.cli import main; main()"]
 _INTERRUPTED = """
 import importlib, signal, threading
 from asif_jax.cli import main
+# What a shell starts in the background is told to ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 module = importlib.import_module("{module}")
 function = module.{name}
 def then_interrupt(*arguments, **options):
