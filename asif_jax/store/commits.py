@@ -1,8 +1,8 @@
 """Commits: every change of a store is one atomic transaction, and makes one version.
 
 A row is written once and never moves: pairs are added after the last row and removed by a mask.
-What a commit read must still be so when it lands, or the commit is refused: of two writers that
-would get in each other's way, one wins and the other is told.
+On a disk, writers wait for each other. In object storage they do not: what a commit read must still
+be so when it lands, or the commit is refused; of two that would get in each other's way, one wins.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from asif_jax.cosine import normalize
 from asif_jax.store.database import Store, open_arrays, row_count, write_log
 from asif_jax.store.failures import CHANGED, StoreError, told
 from asif_jax.store.layout import Settings, block_key
+from asif_jax.store.locks import locked
 from asif_jax.store.records import StoredPair, decode, encode, pack
 from asif_jax.store.snapshots import version_number
 
@@ -58,7 +59,7 @@ def commit(store: Store, message: str, *, added: int = 0, removed: int = 0) -> I
     """
     transaction = ts.Transaction(atomic=True, repeatable_read=True)
     kv = store.kv.with_transaction(transaction)
-    with told(store.url):
+    with told(store.url), locked(store.root):
         try:
             # A key that is there must not be read here unless it is written, too: when another
             # commit lands meanwhile, TensorStore 0.1.86 empties it.

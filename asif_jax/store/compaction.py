@@ -23,6 +23,7 @@ from asif_jax.store.database import (
 )
 from asif_jax.store.failures import StoreError, told
 from asif_jax.store.layout import Pointer, new_context, open_database, read_pointer, write_pointer
+from asif_jax.store.locks import locked
 from asif_jax.store.records import StoredPair
 from asif_jax.store.snapshots import Snapshot, StoredPairs, snapshot
 
@@ -80,11 +81,12 @@ def compact(store: Store, *, progress: bool = True) -> Compacted:
 
 def _mark(store: Store, name: str | None, message: str) -> None:
     """Says in a database which other it is compacted into, or that it is not."""
-    transaction = ts.Transaction(atomic=True)
-    kv = store.kv.with_transaction(transaction)
-    kv.write("compacted", name).result()
-    write_log(kv, message)
-    transaction.commit_sync()
+    with locked(store.root):
+        transaction = ts.Transaction(atomic=True)
+        kv = store.kv.with_transaction(transaction)
+        kv.write("compacted", name).result()
+        write_log(kv, message)
+        transaction.commit_sync()
 
 
 def _copy(store: Store, found: Snapshot, name: str, *, progress: bool) -> Store:

@@ -1,4 +1,11 @@
 import dataclasses
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +18,8 @@ from asif_jax.store import Settings, StoredPair, StoreError, commits
 from asif_jax.store.commits import append_rows, commit, remove_rows, unit_rows
 from asif_jax.store.database import open_arrays
 from asif_jax.store.jobs import start_job
+
+_HERE = Path(__file__).parent
 
 
 @dataclasses.dataclass
@@ -263,7 +272,7 @@ def interleave(where, outer, inner):
         ("name", "append"),
     ],
 )
-def test_of_two_writers_in_each_others_way_one_wins(tmp_path, outer, inner):
+def test_of_two_writers_in_each_others_way_one_wins(unlocked, tmp_path, outer, inner):
     where = tmp_path / "store"
     opened = stores.filled(where)
     between, refused = interleave(where, outer, inner)
@@ -276,7 +285,7 @@ def test_of_two_writers_in_each_others_way_one_wins(tmp_path, outer, inner):
 @pytest.mark.parametrize(
     ("outer", "inner"), [("remove 1", "remove 5"), ("append", "remove 1"), ("name", "remove 1")]
 )
-def test_two_writers_apart_both_land(tmp_path, outer, inner):
+def test_two_writers_apart_both_land(unlocked, tmp_path, outer, inner):
     where = tmp_path / "store"
     opened = stores.filled(where)
     _, before = stores.newest(opened)
@@ -301,7 +310,7 @@ def test_two_writers_apart_both_land(tmp_path, outer, inner):
     ("outer", "message"),
     [("append", "another writer changed it meanwhile"), ("remove 1", "row 1 holds no pair any")],
 )
-def test_what_lands_before_anything_was_read_counts_too(tmp_path, outer, message):
+def test_what_lands_before_anything_was_read_counts_too(unlocked, tmp_path, outer, message):
     opened = stores.filled(tmp_path / "store")
     other = store.open_store(tmp_path / "store")
     with pytest.raises(StoreError, match=message), commit(opened, "slow") as slow:
@@ -311,7 +320,7 @@ def test_what_lands_before_anything_was_read_counts_too(tmp_path, outer, message
     assert stores.newest(opened) == between and len(between[1]) == 8
 
 
-def test_who_lands_while_another_begins_wins(tmp_path, monkeypatch):
+def test_who_lands_while_another_begins_wins(unlocked, tmp_path, monkeypatch):
     opened = stores.filled(tmp_path / "store")
 
     def meanwhile(*arguments):
@@ -326,13 +335,48 @@ def test_who_lands_while_another_begins_wins(tmp_path, monkeypatch):
     assert len(stores.newest(opened)[1]) == 9 == store.row_count(opened)
 
 
-def test_who_was_refused_can_try_again(tmp_path):
+def test_who_was_refused_can_try_again(unlocked, tmp_path):
     where = tmp_path / "store"
     opened = stores.filled(where)
     _, refused = interleave(where, "remove 1", "remove 2")
     assert refused is not None
     store.remove(opened, [1])
     assert list(stores.newest(opened)[1]) == [0, 3, 4, 5]
+
+
+def test_a_writer_waits_for_another(tmp_path):
+    where = tmp_path / "store"
+    first, second = stores.filled(where), store.open_store(where)
+    begun, rows = threading.Event(), []
+
+    def append():
+        begun.set()
+        rows.extend(store.append(second, stores.embeddings(2), stores.pairs(2, "second")))
+
+    writer = threading.Thread(target=append)
+    with commit(first, "first", removed=1) as change:
+        writer.start()
+        begun.wait()
+        remove_rows(change, np.array([1]))
+        append_two(first, change)
+    writer.join()
+    assert rows == [8, 9] and len(stores.newest(first)[1]) == 9
+    assert [version.message for version in store.log(first)[:2]] == ["add", "first"]
+
+
+def test_many_writers_are_never_refused(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(_HERE.parent), "XLA_FLAGS": ""}
+    command = [sys.executable, _HERE / "contend.py", tmp_path / "store", "4", "80"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
+def test_a_folder_that_cannot_be_locked_is_written_to(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    assert len(stores.newest(stores.filled(tmp_path / "store"))[1]) == 6
 
 
 def test_images_and_captions_are_found(tmp_path):

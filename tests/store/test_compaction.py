@@ -104,7 +104,7 @@ def test_a_handle_from_before_is_refused(tmp_path):
     assert stores.databases(where) == [stores.pointer(where)["database"]]
 
 
-def test_a_commit_does_not_outlive_its_database(tmp_path):
+def test_a_commit_does_not_outlive_its_database(unlocked, tmp_path):
     where = tmp_path / "store"
     old = edited(where)
     expected = in_order(old)
@@ -135,7 +135,7 @@ def test_no_commit_lands_during_a_compaction(tmp_path, monkeypatch):
     assert len(refused) == len(EDITS) and in_order(done.store) == expected
 
 
-def test_what_lands_as_a_compaction_begins_is_kept(tmp_path, monkeypatch):
+def test_what_lands_as_a_compaction_begins_is_kept(unlocked, tmp_path, monkeypatch):
     where = tmp_path / "store"
     opened = edited(where)
     _, held = stores.newest(opened)

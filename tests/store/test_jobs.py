@@ -117,7 +117,7 @@ def nested(monkeypatch, act):
     monkeypatch.setattr(commits, "write_log", write_log)
 
 
-def test_parts_by_two_handles_both_land(tmp_path, monkeypatch):
+def test_parts_by_two_handles_both_land(unlocked, tmp_path, monkeypatch):
     where = tmp_path / "store"
     first, second = stores.create(where), store.open_store(where)
     job, expected = begun(first), {}
@@ -127,7 +127,7 @@ def test_parts_by_two_handles_both_land(tmp_path, monkeypatch):
     assert outcomes(first, job).keys() == {0, 1}
 
 
-def test_of_two_handles_one_writes_a_part(tmp_path, monkeypatch):
+def test_of_two_handles_one_writes_a_part(unlocked, tmp_path, monkeypatch):
     where = tmp_path / "store"
     first, second = stores.create(where), store.open_store(where)
     job, landed = begun(first), {}
@@ -137,7 +137,7 @@ def test_of_two_handles_one_writes_a_part(tmp_path, monkeypatch):
     assert stores.held(store.snapshot(first)) == landed and len(landed) == 3
 
 
-def test_a_part_lands_though_pairs_are_added_meanwhile(tmp_path, monkeypatch):
+def test_a_part_lands_though_pairs_are_added_meanwhile(unlocked, tmp_path, monkeypatch):
     where = tmp_path / "store"
     first, second = stores.create(where), store.open_store(where)
     job = begun(first)
@@ -149,7 +149,7 @@ def test_a_part_lands_though_pairs_are_added_meanwhile(tmp_path, monkeypatch):
     assert [version.added for version in store.log(first)] == [len(expected), 3, 0, 0]
 
 
-def test_of_two_handles_one_begins_a_job(tmp_path, monkeypatch):
+def test_of_two_handles_one_begins_a_job(unlocked, tmp_path, monkeypatch):
     where = tmp_path / "store"
     first, second = stores.create(where), store.open_store(where)
     nested(monkeypatch, lambda: begun(second))
