@@ -19,13 +19,13 @@ import tqdm
 
 from asif_jax.data import Skipped
 from asif_jax.data.parquet_rows import arrow
-from asif_jax.store import Snapshot, StoredPair, StoredPairs
+from asif_jax.store import Snapshot, StoredPair, live_parts
 
 _ROWS = 1 << 16
 _FOLDERS = {"image": "img_emb", "text": "text_emb"}
 
 
-class Part(NamedTuple):
+class _Part(NamedTuple):
     """Live pairs of a version.
 
     Attributes:
@@ -64,31 +64,14 @@ def export(
     with _appearing(directory) as place:
         bar = tqdm.tqdm(total=total, disable=not progress, unit="pair", desc="exporting")
         with bar:
-            for part in parts(found):
+            for number, (units, pairs) in enumerate(live_parts(found, _ROWS)):
+                part = _Part(number, units, pairs)
                 skipped += write(place, part, found)
                 bar.update(len(part.pairs))
     return tuple(skipped)
 
 
-def parts(found: Snapshot) -> Iterator[Part]:
-    """The live pairs of a version, some tens of thousands at a time.
-
-    Args:
-      found: the version.
-
-    Yields:
-      The parts, in order.
-    """
-    pairs = StoredPairs(found)
-    for number, start in enumerate(range(0, len(pairs), _ROWS)):
-        rows = pairs.rows[start : start + _ROWS]
-        span = slice(int(rows[0]), int(rows[-1]) + 1)
-        read = {modality: array[span].read() for modality, array in found.arrays.items()}
-        units = {m: np.asarray(array.result())[rows - rows[0]] for m, array in read.items()}
-        yield Part(number, units, pairs[start : start + _ROWS])
-
-
-def _write_npy(place: Path, part: Part, found: Snapshot) -> list[Skipped]:
+def _write_npy(place: Path, part: _Part, found: Snapshot) -> list[Skipped]:
     for modality, folder in _FOLDERS.items():
         path = place / folder / f"{folder}_{part.number}.npy"
         path.parent.mkdir(exist_ok=True)
@@ -112,7 +95,7 @@ def _in_utf8(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _write_safetensors(place: Path, part: Part, found: Snapshot) -> list[Skipped]:
+def _write_safetensors(place: Path, part: _Part, found: Snapshot) -> list[Skipped]:
     units = {modality: np.ascontiguousarray(array) for modality, array in part.units.items()}
     encoders = {m: record._asdict() for m, record in found.header.encoders.items()}
     name = f"pairs-{part.number:05}"
@@ -125,7 +108,7 @@ def _write_safetensors(place: Path, part: Part, found: Snapshot) -> list[Skipped
     return []
 
 
-def _write_folder(place: Path, part: Part, found: Snapshot) -> list[Skipped]:
+def _write_folder(place: Path, part: _Part, found: Snapshot) -> list[Skipped]:
     skipped = []
     with (place / "metadata.jsonl").open("a", encoding="utf-8", errors="surrogatepass") as file:
         for number, pair in enumerate(part.pairs, start=part.number * _ROWS):
@@ -158,7 +141,7 @@ def _appearing(directory: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-_WRITERS: dict[str, Callable[[Path, Part, Snapshot], list[Skipped]]] = {
+_WRITERS: dict[str, Callable[[Path, _Part, Snapshot], list[Skipped]]] = {
     "npy": _write_npy,
     "safetensors": _write_safetensors,
     "folder": _write_folder,

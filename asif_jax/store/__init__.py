@@ -19,6 +19,7 @@ from asif_jax.store.records import StoredPair
 from asif_jax.store.snapshots import (
     Snapshot,
     StoredPairs,
+    live_parts,
     matching_rows,
     read_block,
     read_rows,
@@ -46,6 +47,7 @@ __all__ = [
     "delete",
     "diff",
     "is_store",
+    "live_parts",
     "load",
     "log",
     "matching_rows",

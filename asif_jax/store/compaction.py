@@ -4,10 +4,8 @@ The live pairs are copied into a new database; then the store's pointer moves to
 the old one is deleted. A kill leaves the store as it was, or compacted.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
 import tensorstore as ts
 import tqdm
 
@@ -24,8 +22,7 @@ from asif_jax.store.database import (
 from asif_jax.store.failures import StoreError, told
 from asif_jax.store.layout import Pointer, new_context, open_database, read_pointer, write_pointer
 from asif_jax.store.locks import locked
-from asif_jax.store.records import StoredPair
-from asif_jax.store.snapshots import Snapshot, StoredPairs, snapshot
+from asif_jax.store.snapshots import Snapshot, live_parts, snapshot
 
 _ROWS = 1 << 14
 
@@ -98,20 +95,10 @@ def _copy(store: Store, found: Snapshot, name: str, *, progress: bool) -> Store:
     total = int(found.live.sum())
     message = f"compact: {total} pairs kept, {len(found.live) - total} rows dropped"
     with tqdm.tqdm(total=total, disable=not progress, unit="pair", desc="compacting") as bar:
-        for units, pairs in _live_pieces(found):
+        for units, pairs in live_parts(found, _ROWS):
             with commit(new, message) as change:
                 append_rows(change, units, pairs)
             bar.update(len(pairs))
     first = found.version + 1
     offset = first - newest_generation(store.root, name)
     return new._replace(pointer=Pointer(name, offset, first))
-
-
-def _live_pieces(found: Snapshot) -> Iterator[tuple[dict[str, np.ndarray], list[StoredPair]]]:
-    pairs = StoredPairs(found)
-    for start in range(0, len(pairs), _ROWS):
-        rows = pairs.rows[start : start + _ROWS]
-        span = slice(int(rows[0]), int(rows[-1]) + 1)
-        read = {modality: array[span].read() for modality, array in found.arrays.items()}
-        units = {m: np.asarray(array.result())[rows - rows[0]] for m, array in read.items()}
-        yield units, list(pairs[start : start + _ROWS])

@@ -144,30 +144,21 @@ def write_part(
     Raises:
       StoreError: another process wrote the part, or the store cannot be written.
     """
+    key = f"{job.key}/{number:08x}"
+    message = f"{job.source}, part {number + 1} of {job.parts}"
+    taken = f"another process embeds {job.source} into it at the same time"
     for left in reversed(range(_TRIES)):
         try:
-            return _write_part(store, job, number, units, pairs, outcome)
+            with commit(store, message, added=outcome.added) as change:
+                if change.kv.read(key).result().state == "value":
+                    raise StoreError(taken)
+                write_rows(change, job.first + job.span(number).start, units, pairs)
+                change.kv.write(key, pack(outcome)).result()
+            return
         except StoreError as error:
             # Edits beside the job get in its way by chance; the part is there once all the same.
             if not left or CHANGED not in str(error):
                 raise
-
-
-def _write_part(
-    store: Store,
-    job: Job,
-    number: int,
-    units: Mapping[str, np.ndarray],
-    pairs: Sequence[StoredPair | None],
-    outcome: Outcome,
-) -> None:
-    key = f"{job.key}/{number:08x}"
-    message = f"{job.source}, part {number + 1} of {job.parts}"
-    with commit(store, message, added=outcome.added) as change:
-        if change.kv.read(key).result().state == "value":
-            raise StoreError(f"another process embeds {job.source} into it at the same time")
-        write_rows(change, job.first + job.span(number).start, units, pairs)
-        change.kv.write(key, pack(outcome)).result()
 
 
 def other_references(snapshot: Snapshot, job: Job) -> frozenset[int]:

@@ -3,7 +3,7 @@
 import fnmatch
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -157,6 +157,29 @@ class StoredPairs(Sequence[StoredPair]):
         if pair is None:
             raise StoreError(f"{self.snapshot.url}: damaged: row {row} is live but holds no pair")
         return pair
+
+
+def live_parts(
+    snapshot: Snapshot, size: int
+) -> Iterator[tuple[dict[str, np.ndarray], tuple[StoredPair, ...]]]:
+    """The live pairs of a version, some at a time.
+
+    Args:
+      snapshot: the version.
+      size: pairs at a time.
+
+    Yields:
+      modality -> [b, d] unit vectors, and the b pairs, in order.
+
+    Raises:
+      StoreError: the version is damaged.
+    """
+    pairs = StoredPairs(snapshot)
+    for start in range(0, len(pairs), size):
+        rows = pairs.rows[start : start + size]
+        read = read_rows(snapshot, range(int(rows[0]), int(rows[-1]) + 1))
+        units = {modality: array[rows - rows[0]] for modality, array in read.items()}
+        yield units, pairs[start : start + size]
 
 
 def matching_rows(

@@ -16,16 +16,15 @@ def die(*arguments, **options):
 
 
 def main(where, stage):
-    pieces = compaction._live_pieces
+    pieces = compaction.live_parts
 
-    def half(found):
-        compaction._ROWS = 4
-        yield next(pieces(found))
+    def half(found, size):
+        yield next(pieces(found, 4))
         die()
 
     replaced = {
         "begun": ("_copy", die),
-        "half": ("_live_pieces", half),
+        "half": ("live_parts", half),
         "copied": ("write_pointer", die),
         "moved": ("delete_others", die),
     }

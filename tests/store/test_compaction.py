@@ -121,16 +121,16 @@ def test_a_commit_does_not_outlive_its_database(unlocked, tmp_path):
 def test_no_commit_lands_during_a_compaction(tmp_path, monkeypatch):
     where = tmp_path / "store"
     opened = edited(where)
-    expected, pieces, refused = in_order(opened), compaction._live_pieces, []
+    expected, pieces, refused = in_order(opened), compaction.live_parts, []
 
-    def meanwhile(found):
+    def meanwhile(found, size):
         for edit in EDITS.values():
             with pytest.raises(StoreError, match="it is or was being compacted; compact it again"):
                 edit(store.open_store(where))
             refused.append(edit)
-        yield from pieces(found)
+        yield from pieces(found, size)
 
-    monkeypatch.setattr(compaction, "_live_pieces", meanwhile)
+    monkeypatch.setattr(compaction, "live_parts", meanwhile)
     done = store.compact(opened, progress=False)
     assert len(refused) == len(EDITS) and in_order(done.store) == expected
 
@@ -153,14 +153,14 @@ def test_what_lands_as_a_compaction_begins_is_kept(unlocked, tmp_path, monkeypat
 def test_of_two_compactions_one_wins(tmp_path, monkeypatch):
     where = tmp_path / "store"
     opened = edited(where)
-    expected, pieces = in_order(opened), compaction._live_pieces
+    expected, pieces = in_order(opened), compaction.live_parts
 
-    def meanwhile(found):
+    def meanwhile(found, size):
         monkeypatch.undo()
         store.compact(store.open_store(where), progress=False)
-        yield from pieces(found)
+        yield from pieces(found, size)
 
-    monkeypatch.setattr(compaction, "_live_pieces", meanwhile)
+    monkeypatch.setattr(compaction, "live_parts", meanwhile)
     with pytest.raises(StoreError):
         store.compact(opened, progress=False)
     again = store.open_store(where)
@@ -169,7 +169,7 @@ def test_of_two_compactions_one_wins(tmp_path, monkeypatch):
     store.remove(again, [0])
 
 
-@pytest.mark.parametrize("name", ["_copy", "_live_pieces", "append_rows", "write_pointer"])
+@pytest.mark.parametrize("name", ["_copy", "live_parts", "append_rows", "write_pointer"])
 @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
 def test_a_compaction_that_fails_changes_nothing(tmp_path, monkeypatch, name, error):
     def fail(*arguments, **options):
