@@ -19,10 +19,11 @@ import tyro
 from measure import machine, print_table
 from tyro.conf import Positional
 
-from asif_jax import data, embed_store, encoders, store
+from asif_jax import data, encoders, store
 from asif_jax.data import ImageSet
-from asif_jax.embed import batched, encode
 from asif_jax.encoders import Encoder
+from asif_jax.jobs.embedding import embed_store
+from asif_jax.jobs.embedding.embed import batched, encode
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,9 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch_efficientnet import TorchEfficientNetLite
 
 from asif_jax import encoders
-from asif_jax.encoders.efficientnet_lite import CONFIGS
-from asif_jax.encoders.text import load_text_encoder
-from asif_jax.encoders.vision import load_image_encoder
+from asif_jax.encoders.image.efficientnet_lite import CONFIGS
+from asif_jax.encoders.image.loading import load_image_encoder
+from asif_jax.encoders.text.loading import load_text_encoder
 
 RUNTIMES = ("jax", "eager", "compile", "onnx")
 

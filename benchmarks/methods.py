@@ -17,7 +17,8 @@ import rival_methods as rivals
 from real_pairs import Embedded
 
 import asif_jax as asif
-from asif_jax import captions, hubness, projection, tuning, whitening
+from asif_jax.core import captions, projection
+from asif_jax.methods import hubness, tuning, whitening
 
 Score = rivals.Score
 

@@ -20,7 +20,7 @@ import tyro
 from measure import Runs, machine, median_seconds, print_table
 
 import asif_jax as asif
-from asif_jax.cosine import cosine_similarities
+from asif_jax.core.cosine import cosine_similarities
 
 
 @dataclasses.dataclass(frozen=True)

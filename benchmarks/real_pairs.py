@@ -87,7 +87,8 @@ def _from_file(path: Path) -> Embedded:
 
 
 def _from_folder(path: Path) -> Embedded:
-    from asif_jax import data, embed, encoders
+    from asif_jax import data, encoders
+    from asif_jax.jobs.embedding import embed
 
     found = embed.embed_pairs(
         data.read_folder(path).pairs,

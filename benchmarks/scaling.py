@@ -72,7 +72,7 @@ def measure(point: Point) -> dict[str, float]:
     from measure import median_seconds, peak_bytes
 
     import asif_jax as asif
-    from asif_jax.cosine import cosine_similarities
+    from asif_jax.core.cosine import cosine_similarities
 
     options = {"k": point.k, "normalized": True, "memory": point.memory}
     project, spread = functools.partial(asif.project, **options), None

@@ -25,7 +25,8 @@ from measure import host_peak_bytes, machine, print_table
 from tyro.conf import Positional
 
 import asif_jax as asif
-from asif_jax import live, store
+from asif_jax import store
+from asif_jax.jobs import serving as live
 
 _BATCH = 1 << 14
 

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from flax import nnx
 
-from asif_jax.encoders.efficientnet_lite import CONFIGS, EfficientNetLite, fold_batch_norms
-from asif_jax.encoders.load import installed_weights
-from asif_jax.encoders.weights import read_tensors
+from asif_jax.encoders.image.efficientnet_lite import CONFIGS, EfficientNetLite, fold_batch_norms
+from asif_jax.encoders.loading import installed_weights
+from asif_jax.encoders.weights.published import read_tensors
 
 
 class SameConv(torch.nn.Conv2d):

@@ -1,4 +1,4 @@
-"""The three floors of the package: imports only go down."""
+"""The floors of the package are its folders: imports only go down."""
 
 import ast
 import subprocess
@@ -10,49 +10,24 @@ import pytest
 import asif_jax
 
 PACKAGE = Path(asif_jax.__file__).parent
-CORE = (
-    "cosine",
-    "selection",
-    "nearest",
-    "projection",
-    "sharding",
-    "approximate",
-    "scoring",
-    "anchors",
-    "in_place",
-    "explain",
-    "metrics",
-    "captions",
-    "whitening",
-    "hubness",
-    "trust",
-    "calibration",
-    "tuning",
+
+# From the ground up; rooms of one line do not import each other.
+FLOORS = (
+    ("core",),
+    ("methods",),
+    ("model",),
+    ("encoders", "data"),
+    ("store",),
+    ("jobs",),
+    ("web", "cli"),
 )
-PARTS = ("encoders", "data", "store", "report", "checkpoint", "prompts")
-JOBS = (
-    "embed",
-    "embed_set",
-    "embed_store",
-    "exchange",
-    "import_store",
-    "live",
-    "evaluation",
-    "zero_shot",
-    "retrieval",
-    "figures",
-    "demo",
-    "predict",
-    "commands",
-    "printing",
-    "cli_store",
-    "cli",
-)
+HEIGHT = {room: height for height, floor in enumerate(FLOORS) for room in floor}
+GROUND = ("core", "methods")
 
 
-def modules(names):
-    files = [PACKAGE / f"{name}.py" for name in names if not (PACKAGE / name).is_dir()]
-    return files + [path for name in names for path in sorted((PACKAGE / name).glob("*.py"))]
+def files(room):
+    folder = PACKAGE / room
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
 
 
 def imported(path):
@@ -64,37 +39,42 @@ def imported(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def rooms(path):
+def rooms_below(path):
     """The rooms of this package that a module imports from."""
-    own = (name.split(".") for name in imported(path) if name.startswith("asif_jax."))
-    names = {path.stem for path in PACKAGE.iterdir()}
-    return {parts[1] for parts in own if parts[1] in names}
+    names = (name.split(".") for name in imported(path) if name.startswith("asif_jax"))
+    return {parts[1] for parts in names}
 
 
-def test_every_module_has_a_floor():
-    present = {path.stem for path in PACKAGE.glob("*.py")}
-    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert packages == {"encoders", "data", "store"}
-    present |= packages
-    assert present - {"__init__"} == {*CORE, *PARTS, *JOBS}
+def all_files():
+    return [(room, path) for room in HEIGHT for path in files(room) if path.exists()]
 
 
-@pytest.mark.parametrize("path", modules(CORE), ids=lambda path: path.stem)
-def test_the_core_imports_arrays_alone(path):
+def test_every_module_stands_on_a_floor():
+    present = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert present - {"__init__", "__pycache__", "py"} <= set(HEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("room", "path"), all_files(), ids=lambda part: str(part).removeprefix(f"{PACKAGE}/")
+)
+def test_imports_only_go_down(room, path):
+    for below in rooms_below(path):
+        assert below in HEIGHT, f"{path.name} imports {below} from the package itself"
+        assert below == room or HEIGHT[below] < HEIGHT[room], f"{path.name} imports {below}"
+
+
+@pytest.mark.parametrize(
+    "path", [path for room in GROUND for path in files(room)], ids=lambda path: path.stem
+)
+def test_the_ground_floors_import_arrays_alone(path):
     outside = {name.split(".")[0] for name in imported(path)} - {"asif_jax"}
-    assert outside - set(sys.stdlib_module_names) <= {"jax", "numpy", "chex"}
-    assert rooms(path) <= set(CORE)
+    assert outside - set(sys.stdlib_module_names) <= {"jax", "numpy"}
 
 
-@pytest.mark.parametrize("path", modules(PARTS), ids=lambda path: f"{path.parent.stem}-{path.stem}")
-def test_the_parts_import_no_jobs(path):
-    assert rooms(path) <= {*CORE, *PARTS}
-
-
-def test_importing_loads_the_core_alone():
+def test_importing_loads_the_ground_floors_alone():
     program = (
         "import sys, asif_jax;"
-        "others = 'flax transformers PIL tqdm tyro safetensors tensorstore'.split();"
+        "others = 'flax transformers PIL tqdm tyro safetensors tensorstore chex'.split();"
         "print([m for m in others if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

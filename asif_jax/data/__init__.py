@@ -1,13 +1,13 @@
 """Image-text pairs and sets of labelled images, from where people keep them."""
 
-from asif_jax.data.folder import read_folder
 from asif_jax.data.image_set import Example, ImageSet
 from asif_jax.data.images import image_files, open_image
 from asif_jax.data.pairs import Pair, PairList, Skipped
-from asif_jax.data.parquet import read_parquet
-from asif_jax.data.sets import read_set
-from asif_jax.data.stamps import read_stamps
-from asif_jax.data.webdataset import read_webdataset
+from asif_jax.data.sources.folder import read_folder
+from asif_jax.data.sources.parquet import read_parquet
+from asif_jax.data.sources.reading import read_set
+from asif_jax.data.sources.stamps import read_stamps
+from asif_jax.data.sources.webdataset import read_webdataset
 
 __all__ = [
     "Example",

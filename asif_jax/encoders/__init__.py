@@ -1,9 +1,9 @@
 """Frozen encoders in Flax, and the readers of their published weights."""
 
 from asif_jax.encoders.batching import microbatched, sharded
-from asif_jax.encoders.efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
 from asif_jax.encoders.encoder import Encoder
-from asif_jax.encoders.load import load
+from asif_jax.encoders.image.efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
+from asif_jax.encoders.loading import load
 
 __all__ = [
     "EfficientNetLite",

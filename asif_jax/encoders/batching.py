@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from asif_jax.core.sharding import split_rows, trim_rows
 from asif_jax.encoders.encoder import Encoder
 from asif_jax.encoders.pieces import in_pieces, row_count
-from asif_jax.sharding import split_rows, trim_rows
 
 
 def sharded(encoder: Encoder, *, mesh: Mesh, axis: str) -> Encoder:

@@ -14,8 +14,8 @@ import numpy as np
 import tensorstore as ts
 from jax.typing import ArrayLike
 
-from asif_jax.anchors import check_finite, check_pairs
-from asif_jax.cosine import normalize
+from asif_jax.core.anchors import check_finite, check_pairs
+from asif_jax.core.cosine import normalize
 from asif_jax.store.database import Store, open_arrays, row_count, write_log
 from asif_jax.store.failures import CHANGED, StoreError, told
 from asif_jax.store.layout import Settings, block_key

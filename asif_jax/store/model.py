@@ -13,15 +13,15 @@ import tensorstore as ts
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from asif_jax.anchors import Anchors, check_finite
-from asif_jax.in_place import place_slab
+from asif_jax.core.anchors import Anchors, check_finite
+from asif_jax.core.in_place import place_slab
+from asif_jax.methods.tuning import rule_of_thumb
 from asif_jax.store.commits import exchange
 from asif_jax.store.database import create, open_store
 from asif_jax.store.failures import StoreError, told
 from asif_jax.store.layout import EncoderRecord, Header, Settings
 from asif_jax.store.records import StoredPair
 from asif_jax.store.snapshots import Snapshot, StoredPairs, snapshot
-from asif_jax.tuning import rule_of_thumb
 
 # Read at once, twice: what opening a store needs on the host beside the arrays.
 _SLAB_BYTES = 1 << 25

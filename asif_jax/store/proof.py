@@ -7,14 +7,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from asif_jax.anchors import Anchors, represent
-from asif_jax.scoring import similarity
+from asif_jax.core.anchors import Anchors, represent
+from asif_jax.core.scoring import similarity
+from asif_jax.methods.tuning import rule_of_thumb
 from asif_jax.store.database import Store
 from asif_jax.store.failures import told
 from asif_jax.store.model import open_anchors
 from asif_jax.store.records import StoredPair, encode
 from asif_jax.store.snapshots import Snapshot, StoredPairs, read_block
-from asif_jax.tuning import rule_of_thumb
 
 # Shorter strings are found in pairs that have nothing to do with them.
 _TELLING = 16

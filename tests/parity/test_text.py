@@ -8,9 +8,9 @@ import text_checkpoints
 import torch
 import transformers
 
-from asif_jax.encoders import mpnet
-from asif_jax.encoders.load import installed_weights
-from asif_jax.encoders.text import load_text_encoder
+from asif_jax.encoders.loading import installed_weights
+from asif_jax.encoders.text import mpnet
+from asif_jax.encoders.text.loading import load_text_encoder
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 LARGER = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3}

@@ -13,7 +13,7 @@ from PIL import Image
 
 from asif_jax import encoders
 from asif_jax.data import open_image
-from asif_jax.encoders import image_processing
+from asif_jax.encoders.image import processing as image_processing
 
 _SIZES = {
     "hidden_size": 48,

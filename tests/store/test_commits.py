@@ -19,7 +19,7 @@ from asif_jax.store.commits import append_rows, commit, remove_rows, unit_rows
 from asif_jax.store.database import open_arrays
 from asif_jax.store.jobs import start_job
 
-_HERE = Path(__file__).parent
+_HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 @dataclasses.dataclass
@@ -365,8 +365,8 @@ def test_a_writer_waits_for_another(tmp_path):
 
 
 def test_many_writers_are_never_refused(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(_HERE.parent), "XLA_FLAGS": ""}
-    command = [sys.executable, _HERE / "contend.py", tmp_path / "store", "4", "80"]
+    environment = {**os.environ, "PYTHONPATH": str(_HELPERS), "XLA_FLAGS": ""}
+    command = [sys.executable, _HELPERS / "contend.py", tmp_path / "store", "4", "80"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 

@@ -14,7 +14,7 @@ from asif_jax.store.commits import append_rows, commit, unit_rows
 from asif_jax.store.database import write_log
 from asif_jax.store.jobs import start_job
 
-_HERE = Path(__file__).parent
+_HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def edited(where, **options):
@@ -206,7 +206,7 @@ def test_a_compaction_that_is_killed_is_repeated(tmp_path, stage):
     opened = edited(where)
     held, database = in_order(opened), opened.pointer.database
     environment = {**os.environ, "XLA_FLAGS": ""}
-    command = [sys.executable, _HERE / "kill_compaction.py", where, stage]
+    command = [sys.executable, _HELPERS / "kill_compaction.py", where, stage]
     killed = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
     again = store.open_store(where)

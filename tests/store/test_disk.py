@@ -14,14 +14,14 @@ from unprivileged import UNPRIVILEGED
 
 from asif_jax import store
 
-_HERE = Path(__file__).parent
+_HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def run(*command):
     """Runs one of the programs beside this file; returns what it prints."""
-    environment = {**os.environ, "PYTHONPATH": str(_HERE.parent), "XLA_FLAGS": ""}
+    environment = {**os.environ, "PYTHONPATH": str(_HELPERS), "XLA_FLAGS": ""}
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, env=environment, cwd=_HERE
+        list(map(str, command)), capture_output=True, text=True, env=environment, cwd=_HELPERS
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

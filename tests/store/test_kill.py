@@ -17,15 +17,15 @@ import numpy as np
 import stores
 
 from asif_jax import store
-from asif_jax.embed_store import job_identity
+from asif_jax.jobs.embedding.embed_store import job_identity
 from asif_jax.store.jobs import find_job, outcomes
 
-_HERE = Path(__file__).parent
+_HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def start(where, size):
-    environment = {**os.environ, "PYTHONPATH": str(_HERE.parent), "XLA_FLAGS": ""}
-    command = [sys.executable, _HERE / "kill_embedding.py", where, str(size)]
+    environment = {**os.environ, "PYTHONPATH": str(_HELPERS), "XLA_FLAGS": ""}
+    command = [sys.executable, _HELPERS / "kill_embedding.py", where, str(size)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     )

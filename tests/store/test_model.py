@@ -7,7 +7,8 @@ import pytest
 import stores
 from jax.sharding import AxisType
 
-from asif_jax import anchors, store
+from asif_jax import store
+from asif_jax.core import anchors
 from asif_jax.store import StoredPair, StoreError, model
 
 ON_MESH = {"anchors_axis": "pairs"}

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import stores
 
-from asif_jax import anchors, store
+from asif_jax import store
+from asif_jax.core import anchors
 from asif_jax.store import StoredPair, proof
 
 # Rows of 16 bytes or more, so that they are looked for.

@@ -1,0 +1,5 @@
+"""The command."""
+
+from asif_jax.cli.program import main
+
+__all__ = ["main"]

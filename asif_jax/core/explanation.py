@@ -1,0 +1,65 @@
+"""Why a score is what it is: the pairs that both sides resemble."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from asif_jax.core.projection import RelativeRepresentation, check_same_anchors
+
+
+class Explanation(NamedTuple):
+    """The pairs behind a score, largest contribution first.
+
+    Attributes:
+      indices: [..., k] int32, anchor pairs.
+      contributions: [..., k] float32; their sum is the score. Pairs that only one side resembles
+        contribute 0 and come last.
+    """
+
+    indices: Array
+    contributions: Array
+
+
+@jax.jit
+def explain(first: RelativeRepresentation, second: RelativeRepresentation) -> Explanation:
+    """Decomposes the similarity of aligned representations over the anchor pairs.
+
+    A score is the sum over anchors of first_i * second_i (ASIF, section 3, "interpretability"), so
+    every term belongs to one image-text pair of the training set.
+
+    Args:
+      first: [..., k] representations, for example of images.
+      second: [..., l] representations over the same anchors, row by row the counterpart of `first`.
+
+    Returns:
+      The explanation of each row's score, [..., k].
+
+    Raises:
+      ValueError: shapes that do not align, or different numbers of anchors.
+
+    Example:
+      >>> image = RelativeRepresentation(jnp.array([0.8, 0.6]), jnp.array([3, 5]), 9)
+      >>> text = RelativeRepresentation(jnp.array([0.6, 0.8]), jnp.array([5, 7]), 9)
+      >>> explain(image, text).indices.tolist()
+      [5, 3]
+    """
+    check_same_anchors(first, second)
+    if first.values.shape[:-1] != second.values.shape[:-1]:
+        raise ValueError(f"rows must align: got {first.values.shape} and {second.values.shape}")
+    explain_row = _explain_row
+    for _ in range(first.values.ndim - 1):
+        explain_row = jax.vmap(explain_row)
+    return explain_row(first.values, first.indices, second.values, second.indices)
+
+
+def _explain_row(values: Array, indices: Array, others: Array, other_indices: Array) -> Explanation:
+    order = jnp.argsort(other_indices)
+    sorted_indices = other_indices[order]
+    position = jnp.searchsorted(sorted_indices, indices)
+    position = jnp.minimum(position, order.shape[0] - 1)
+    shared = sorted_indices[position] == indices
+    contributions = jnp.where(shared, values * others[order[position]], 0.0)
+    by_size = jnp.argsort(-jnp.abs(contributions), stable=True)
+    return Explanation(indices[by_size], contributions[by_size])

@@ -1,0 +1,1 @@
+"""Text architectures, one a file."""

@@ -1,0 +1,36 @@
+"""The text tower of SigLIP.
+
+Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023. It is CLIP's, except that
+every token sees all, padding too, and that all sentences are padded to one length.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jax import Array
+
+from asif_jax.encoders.text.clip import ClipText, ClipTextConfig
+
+# What published checkpoints hold beyond the text tower.
+UNUSED = ("vision_model.*", "logit_scale", "logit_bias", "embeddings.position_ids")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SiglipTextConfig(ClipTextConfig):
+    """The sizes of a text tower, by the names of config.json, which leaves out usual ones."""
+
+    vocab_size: int = 32000
+    hidden_size: int = 768
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    max_position_embeddings: int = 64
+    layer_norm_eps: float = 1e-6
+    hidden_act: str = "gelu_pytorch_tanh"
+
+
+class SiglipText(ClipText):
+    """Token ids to a vector for each token."""
+
+    def visible(self, length: int) -> Array:
+        """Which tokens each token sees: all."""
+        return jnp.ones([length, length], bool)

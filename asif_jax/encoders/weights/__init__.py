@@ -1,0 +1,1 @@
+"""Readers of published files: from a checkpoint to named tensors."""

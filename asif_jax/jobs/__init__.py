@@ -1,0 +1,1 @@
+"""What the command and other programs ask for, from data to a result."""

@@ -1,0 +1,344 @@
+"""The demonstration: a model from a few hundred pairs, tried on pairs it has not seen."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from asif_jax.core import anchors
+from asif_jax.core.anchors import represent
+from asif_jax.core.explanation import explain
+from asif_jax.core.scoring import rank, similarity
+from asif_jax.data import PairList, Skipped
+from asif_jax.data.prompts import sentences
+from asif_jax.encoders import Encoder
+from asif_jax.jobs.demo import folds as evaluation
+from asif_jax.jobs.demo.folds import Fold, Retrieval
+from asif_jax.jobs.embedding.embed import EmbeddedPairs, check_k, embed_pairs, embed_texts
+from asif_jax.web.report import (
+    Confusion,
+    Evidence,
+    Example,
+    Found,
+    Guess,
+    RecallRow,
+    Report,
+    Search,
+)
+
+# How the folders of the stamps are called when one of their things is meant.
+STAMP_CLASSES = {"animals": "animal", "food": "food", "plants": "plant", "vehicles": "vehicle"}
+STAMP_QUERIES = ("a bird", "something to eat", "a musical instrument")
+TEMPLATES = ("{}", "a {}.", "a photo of a {}.")
+_SEED = 0
+
+
+class Classes(NamedTuple):
+    """Zero-shot classification of held-out images into the folders they lie in.
+
+    Attributes:
+      labels: the classes.
+      confusion: [classes, classes] counts, truth by prediction.
+    """
+
+    labels: tuple[str, ...]
+    confusion: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images whose class is right."""
+        return float(np.trace(self.confusion) / self.confusion.sum())
+
+
+class Demo(NamedTuple):
+    """Everything the demonstration found.
+
+    Attributes:
+      pairs: how many pairs were used.
+      skipped: what was not, and why.
+      encoders: modality -> name.
+      folds: number of folds.
+      anchors: number of anchors of the first fold's model.
+      k: similarities kept in the first fold.
+      p: exponent.
+      by_rule: whether k and p come from the rule of thumb.
+      retrieval: recall both ways with chance.
+      classes: zero-shot classification, if the pairs lie in folders to name.
+      examples: predictions explained.
+      searches: sentences and what they find.
+      building: seconds to build a model of all pairs, from embeddings.
+      encoding: seconds the encoders took, compilation included.
+    """
+
+    pairs: int
+    skipped: tuple[Skipped, ...]
+    encoders: Mapping[str, str]
+    folds: int
+    anchors: int
+    k: int
+    p: float
+    by_rule: bool
+    retrieval: Retrieval
+    classes: Classes | None
+    examples: tuple[Example, ...]
+    searches: tuple[Search, ...]
+    building: float
+    encoding: float
+
+
+def run(
+    source: PairList,
+    image_encoder: Encoder,
+    text_encoder: Encoder,
+    *,
+    class_names: Mapping[str, str] | None = None,
+    queries: Sequence[str] = (),
+    k: int | None = None,
+    p: float | None = None,
+    folds: int = 5,
+    examples: int = 3,
+    progress: bool = True,
+) -> Demo:
+    """Embeds the pairs, cross-validates, explains.
+
+    Args:
+      source: the pairs.
+      image_encoder: encoder of the images.
+      text_encoder: encoder of the captions.
+      class_names: group -> name, the groups to tell apart; by default every group by its own name.
+      queries: sentences to search the first fold's held-out images with.
+      k: similarities kept; by default by `tuning.rule_of_thumb`.
+      p: exponent; by default likewise.
+      folds: parts of the cross-validation.
+      examples: how many predictions of the first fold to explain.
+      progress: show progress bars on stderr.
+
+    Returns:
+      What was found.
+
+    Raises:
+      ValueError: too few pairs, unreadable images, or k above the number of anchors.
+    """
+    check_k(k, len(source.pairs) - -(-len(source.pairs) // folds))
+    start = time.perf_counter()
+    embedded = embed_pairs(source.pairs, image_encoder, text_encoder, progress=progress)
+    classes = class_names or _group_names(embedded)
+    prompts = _embed_prompts(tuple(classes.values()), text_encoder) if classes else None
+    sentences = embed_texts(queries, text_encoder, progress=False) if queries else None
+    encoding = time.perf_counter() - start
+
+    start = time.perf_counter()
+    model = {"image": embedded.images, "text": embedded.caption_means()}
+    jax.block_until_ready(anchors.create(model))
+    building = time.perf_counter() - start
+
+    all_folds = list(evaluation.cross_validation(embedded, folds=folds, seed=_SEED, k=k, p=p))
+    first = all_folds[0]
+    return Demo(
+        pairs=len(embedded.pairs),
+        skipped=source.skipped + embedded.skipped,
+        encoders={"image": image_encoder.name, "text": text_encoder.name},
+        folds=folds,
+        anchors=len(first.members),
+        k=first.k,
+        p=first.p,
+        by_rule=k is None and p is None,
+        retrieval=evaluation.retrieval(embedded, all_folds),
+        classes=None if prompts is None else _classes(embedded, all_folds, classes, prompts),
+        examples=_examples(embedded, first, count=examples),
+        searches=() if sentences is None else _searches(embedded, first, queries, sentences),
+        building=building,
+        encoding=encoding,
+    )
+
+
+def _group_names(embedded: EmbeddedPairs) -> dict[str, str]:
+    """The groups as classes, if there are at least two."""
+    groups = sorted({pair.group for pair in embedded.pairs if pair.group})
+    return {g: g.replace("_", " ") for g in groups} if len(groups) > 1 else {}
+
+
+def _embed_prompts(labels: Sequence[str], encoder: Encoder) -> np.ndarray:
+    """[classes, templates, e] embeddings of every label in every template."""
+    texts = sentences(labels, TEMPLATES)
+    return embed_texts(texts, encoder, progress=False).reshape(len(labels), len(TEMPLATES), -1)
+
+
+def _classes(
+    embedded: EmbeddedPairs,
+    folds: Sequence[Fold],
+    class_names: Mapping[str, str],
+    prompts: np.ndarray,
+) -> Classes | None:
+    predicted, _ = evaluation.zero_shot(embedded, folds, prompts)
+    groups = list(class_names)
+    confusion = np.zeros([len(groups), len(groups)], int)
+    for pair, guess in zip(embedded.pairs, predicted, strict=True):
+        if pair.group in class_names:
+            confusion[groups.index(pair.group), guess] += 1
+    return Classes(tuple(class_names.values()), confusion) if confusion.any() else None
+
+
+def _examples(embedded: EmbeddedPairs, fold: Fold, *, count: int) -> tuple[Example, ...]:
+    """Explains the best caption of a few held-out images, at even distances in the order read."""
+    rows = {(2 * i + 1) * len(fold.held_out) // (2 * count): None for i in range(count)}
+    return tuple(_example(embedded, fold, row) for row in rows)
+
+
+def _example(embedded: EmbeddedPairs, fold: Fold, row: int) -> Example:
+    pair = embedded.pairs[fold.held_out[row]]
+    scores = similarity(fold.images[row : row + 1], fold.texts)[0]
+    best_scores, best = (a.tolist() for a in rank(scores, top=min(3, scores.shape[0])))
+    texts = [embedded.caption(caption) for caption in fold.captions[best]]
+    own = embedded.owners[fold.captions[best]] == fold.held_out[row]
+    return Example(
+        pair.image,
+        pair.captions[0],
+        tuple(map(Guess, texts, best_scores, own.tolist())),
+        _evidence(embedded, fold, row, best[0]),
+    )
+
+
+def _evidence(
+    embedded: EmbeddedPairs, fold: Fold, image: int, text: int, *, top: int = 5
+) -> tuple[Evidence, ...]:
+    """The pairs behind the score of a held-out image and caption."""
+    explanation = explain(fold.images[image], fold.texts[text])
+    slots, contributions = (a[:top].tolist() for a in explanation)
+    pairs = [embedded.pairs[pair] for pair in fold.members[slots]]
+    return tuple(
+        Evidence(pair.image, pair.captions[0], contribution)
+        for pair, contribution in zip(pairs, contributions, strict=True)
+        if contribution > 0
+    )
+
+
+def _searches(
+    embedded: EmbeddedPairs, fold: Fold, queries: Sequence[str], sentences: np.ndarray
+) -> tuple[Search, ...]:
+    """Finds held-out images from sentences."""
+    texts = represent(sentences, fold.anchors, modality="text", k=fold.k, p=fold.p)
+    scores, best = rank(similarity(texts, fold.images), top=min(5, len(fold.held_out)))
+    searches = []
+    for query, rows, row_scores in zip(queries, best.tolist(), scores.tolist(), strict=True):
+        pairs = [embedded.pairs[pair] for pair in fold.held_out[rows]]
+        found = [
+            Found(pair.image, pair.captions[0], score)
+            for pair, score in zip(pairs, row_scores, strict=True)
+        ]
+        searches.append(Search(query, tuple(found)))
+    return tuple(searches)
+
+
+def facts(demo: Demo) -> dict[str, str]:
+    """The figures of a demonstration in words, name -> value.
+
+    Args:
+      demo: what was found.
+
+    Returns:
+      The facts, in the order to show them.
+    """
+    rule = " by the rule k = min(800, n/5), p = 4 (8 at k = 800)" if demo.by_rule else " as given"
+    return {
+        "pairs": f"{demo.pairs} used, {len(demo.skipped)} skipped",
+        "encoders": " and ".join(demo.encoders.values()),
+        "k and p": f"k = {demo.k}, p = {demo.p:g} for n = {demo.anchors} anchors,{rule}",
+        "tried on": f"unseen pairs, {demo.folds}-fold cross-validation",
+        "building took": f"{demo.building:.2f} s from embeddings, "
+        f"{demo.building + demo.encoding:.1f} s with the encoders",
+    }
+
+
+def to_report(demo: Demo) -> Report:
+    """The page of a demonstration.
+
+    Args:
+      demo: what was found.
+
+    Returns:
+      The content for `report.render`.
+    """
+    directions = {"image to text": demo.retrieval.image_to_text}
+    directions["text to image"] = demo.retrieval.text_to_image
+    return Report(
+        f"A multimodal model from {demo.pairs} pairs, without training",
+        tuple(facts(demo).items()),
+        [
+            RecallRow(name, [(k, r.recall[k], r.chance[k]) for k in r.recall])
+            for name, r in directions.items()
+        ],
+        demo.classes and Confusion(demo.classes.labels, demo.classes.confusion.tolist()),
+        demo.examples,
+        demo.searches,
+        [(str(item.path), item.reason) for item in demo.skipped],
+    )
+
+
+def to_text(demo: Demo) -> str:
+    """A demonstration for the terminal.
+
+    Args:
+      demo: what was found.
+
+    Returns:
+      Several lines.
+    """
+    lines = [f"{name}: {value}" for name, value in facts(demo).items()]
+    lines += ["", f"{'':16}" + "".join(f"{f'recall@{k}':>23}" for k in evaluation.RECALLS)]
+    for name, result in demo.retrieval._asdict().items():
+        cells = (f"{v:.3f} (chance {result.chance[k]:.3f})" for k, v in result.recall.items())
+        lines.append(f"{name.replace('_', ' '):16}" + "".join(f"{cell:>23}" for cell in cells))
+    if demo.classes:
+        labels = " / ".join(demo.classes.labels)
+        chance = 1 / len(demo.classes.labels)
+        lines += ["", f"{labels}: {demo.classes.accuracy:.1%} right (chance {chance:.1%})"]
+    for example in demo.examples:
+        lines += ["", f"{example.image.name}, unseen: {example.caption}"]
+        lines += [f"  {g.score:.2f}  {g.caption}{'  (right)' * g.correct}" for g in example.guesses]
+        because = (f"{item.caption} {item.contribution:.3f}" for item in example.evidence)
+        lines.append("  because of: " + "; ".join(because))
+    for search in demo.searches:
+        found = "; ".join(f"{item.caption} {item.score:.2f}" for item in search.found[:3])
+        lines += ["", f"“{search.query}” finds: {found}"]
+    return "\n".join(lines)
+
+
+def to_json(demo: Demo) -> dict[str, Any]:
+    """A demonstration for programs.
+
+    Args:
+      demo: what was found.
+
+    Returns:
+      What `json.dumps` takes.
+    """
+    classes = demo.classes and {
+        "labels": list(demo.classes.labels),
+        "accuracy": demo.classes.accuracy,
+        "confusion": demo.classes.confusion.tolist(),
+    }
+    return {
+        "pairs": demo.pairs,
+        "skipped": [{"path": str(item.path), "reason": item.reason} for item in demo.skipped],
+        "encoders": dict(demo.encoders),
+        "anchors": demo.anchors,
+        "k": demo.k,
+        "p": demo.p,
+        "retrieval": {name: r._asdict() for name, r in demo.retrieval._asdict().items()},
+        "classes": classes,
+        "examples": [
+            {
+                "image": str(example.image),
+                "caption": example.caption,
+                "guesses": [guess._asdict() for guess in example.guesses],
+                "evidence": [
+                    item._asdict() | {"image": str(item.image)} for item in example.evidence
+                ],
+            }
+            for example in demo.examples
+        ],
+        "seconds": {"building": demo.building, "encoding": demo.encoding},
+    }

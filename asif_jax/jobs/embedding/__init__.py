@@ -1,0 +1,1 @@
+"""Embedding: data through the encoders into a sink."""

@@ -1,0 +1,234 @@
+"""Zero-shot classification of a labelled set: how many images a model names right."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from asif_jax.core import metrics
+from asif_jax.core.anchors import represent
+from asif_jax.core.projection import RelativeRepresentation
+from asif_jax.core.scoring import class_scores, mean_prompts
+from asif_jax.data import ImageSet, Skipped
+from asif_jax.data.prompts import GENERAL, sentences
+from asif_jax.encoders import Encoder
+from asif_jax.jobs.embedding.embed_set import embed_sentences, embed_set
+from asif_jax.jobs.evaluate.intervals import Figure, measure
+from asif_jax.store import Model
+
+_WORST = 10
+
+
+class Classification(NamedTuple):
+    """How well a model names the images of a set.
+
+    Attributes:
+      classes: their names.
+      images: how many images counted.
+      own: how many of them are among the model's own pairs.
+      top1: share of images whose best class is right.
+      top5: share with the right class among the best five; None with five classes or fewer.
+      mean_per_class: mean over the classes of the share that is right.
+      per_class: the share that is right of each class; NaN of one without images.
+      confusion: [classes, classes] int, truth by prediction.
+      skipped: images that could not be read.
+    """
+
+    classes: tuple[str, ...]
+    images: int
+    own: int
+    top1: Figure
+    top5: Figure | None
+    mean_per_class: Figure
+    per_class: tuple[Figure, ...]
+    confusion: np.ndarray
+    skipped: tuple[Skipped, ...]
+
+
+def classify_set(
+    model: Model,
+    images: ImageSet,
+    image_encoder: Encoder,
+    text_encoder: Encoder,
+    *,
+    cache: Path,
+    templates: Sequence[str] = GENERAL,
+    prompts: str = "max",
+    progress: bool = True,
+) -> Classification:
+    """Names every image of a labelled set and counts what is right.
+
+    Zero-shot classification as in section 4 of ASIF. Only a part of the set is in memory at once.
+
+    Args:
+      model: a model.
+      images: a set with classes.
+      image_encoder: the model's encoder of images.
+      text_encoder: the model's encoder of texts.
+      cache: a directory for embeddings, from which an interrupted run goes on.
+      templates: sentences with {} in the place of the class.
+      prompts: "max", the best template counts, or "mean", the mean of their embeddings.
+      progress: show progress bars on stderr.
+
+    Returns:
+      The figures.
+
+    Raises:
+      ValueError: a set without classes, unusable templates, or no readable image.
+    """
+    if not images.classes:
+        raise ValueError(f"{images.source} has no classes to tell apart")
+    keep = {"cache": cache, "progress": progress}
+    texts = represent_classes(
+        model, images.classes, templates, text_encoder, prompts=prompts, **keep
+    )
+    pairs = {pair.image for pair in model.pairs}
+    labels, predicted, ranks, skipped, own = [], [], [], list(images.skipped), 0
+    for part in embed_set(images, image_encoder, **keep):
+        skipped.extend(part.skipped)
+        if not len(part.labels):
+            continue
+        guesses, places = _name(model, part.embeddings, texts, part.labels)
+        labels.append(part.labels)
+        predicted.append(np.asarray(guesses))
+        ranks.append(np.asarray(places))
+        own += sum(images.reference(i) in pairs for i in part.indices.tolist())
+    if not labels:
+        raise ValueError(f"none of {images.size} images in {images.source} could be read")
+    rows = {"labels": np.concatenate(labels), "ranks": np.concatenate(ranks)}
+    classes = len(images.classes)
+    figures = measure(functools.partial(_shares, classes=classes), rows)
+    return Classification(
+        classes=images.classes,
+        images=len(rows["labels"]),
+        own=own,
+        top1=figures["top1"],
+        top5=figures["top5"] if classes > 5 else None,
+        mean_per_class=figures["mean_per_class"],
+        per_class=figures["per_class"],
+        confusion=np.asarray(
+            metrics.confusion_matrix(rows["labels"], np.concatenate(predicted), classes=classes)
+        ),
+        skipped=tuple(skipped),
+    )
+
+
+def represent_classes(
+    model: Model,
+    classes: Sequence[str],
+    templates: Sequence[str],
+    encoder: Encoder,
+    *,
+    prompts: str,
+    cache: Path,
+    progress: bool = True,
+) -> RelativeRepresentation:
+    """Relative representations of classes in the words of the templates.
+
+    Args:
+      model: a model.
+      classes: names.
+      templates: sentences with {} in the place of the class.
+      encoder: the model's encoder of texts.
+      prompts: "max", every template on its own, or "mean", the mean of their embeddings.
+      cache: a directory for embeddings.
+      progress: show a progress bar on stderr.
+
+    Returns:
+      [classes, templates, k], or [classes, k] for "mean", as `scoring.class_scores` takes them.
+
+    Raises:
+      ValueError: unusable templates or prompts.
+    """
+    if prompts not in ("max", "mean"):
+        raise ValueError(f"prompts must be max or mean: got {prompts!r}")
+    texts = sentences(classes, templates)
+    embeddings = embed_sentences(texts, encoder, cache=cache, progress=progress)
+    embeddings = jnp.reshape(embeddings, [len(classes), len(templates), -1])
+    if prompts == "mean":
+        embeddings = mean_prompts(embeddings)
+    return represent(embeddings, model.anchors, modality="text", k=model.k, p=model.p)
+
+
+def _name(
+    model: Model, embeddings: np.ndarray, texts: RelativeRepresentation, labels: np.ndarray
+) -> tuple[Array, Array]:
+    """The best class of each image, and the rank of the right one."""
+    images = represent(embeddings, model.anchors, modality="image", k=model.k, p=model.p)
+    scores = class_scores(images, texts)
+    right = labels[:, None] == np.arange(scores.shape[-1])
+    return jnp.argmax(scores, axis=-1), metrics.best_rank(scores, right)
+
+
+def _shares(rows: Mapping[str, Array], classes: int) -> dict[str, Array]:
+    top1 = rows["ranks"] <= 1
+    per_class = metrics.class_accuracy(top1, rows["labels"], classes=classes)
+    return {
+        "top1": jnp.mean(top1),
+        "top5": jnp.mean(rows["ranks"] <= 5),
+        "mean_per_class": jnp.nanmean(per_class),
+        "per_class": per_class,
+    }
+
+
+def to_text(found: Classification) -> str:
+    """The figures for the terminal.
+
+    Args:
+      found: from `classify_set`.
+
+    Returns:
+      Several lines.
+    """
+    chance = 1 / len(found.classes)
+    lines = [f"{'':16}{'right':>23}{'chance':>10}"]
+    shown = {"top-1": (found.top1, chance), "top-5": (found.top5, 5 * chance)}
+    shown["mean per class"] = found.mean_per_class, chance
+    for name, (figure, by_chance) in shown.items():
+        if figure is not None:
+            lines.append(f"{name:16}{figure!s:>23}{by_chance:>10.3f}")
+    counts = found.confusion.sum(axis=1)
+    order = sorted(np.flatnonzero(counts), key=lambda index: found.per_class[index].value)
+    few = len(order) > 2 * _WORST
+    title = f"the {_WORST} hardest of {len(order)} classes" if few else "class"
+    width = max(len(title), *(len(name) for name in found.classes)) + 2
+    lines += ["", f"{title:{width}}{'images':>8}{'right':>23}  most often taken for"]
+    for index in order[: _WORST if few else None]:
+        wrong = np.where(np.arange(len(counts)) == index, 0, found.confusion[index])
+        taken = f"{found.classes[wrong.argmax()]} ({wrong.max()})" if wrong.any() else ""
+        name, share = found.classes[index], str(found.per_class[index])
+        lines.append(f"{name:{width}}{counts[index]:>8}{share:>23}  {taken}".rstrip())
+    return "\n".join(lines)
+
+
+def to_json(found: Classification) -> dict[str, Any]:
+    """The figures for programs.
+
+    Args:
+      found: from `classify_set`.
+
+    Returns:
+      What `json.dumps` takes. Of the confusion matrix, what is not zero.
+    """
+    counts = found.confusion.sum(axis=1).tolist()
+    return {
+        "images": found.images,
+        "top_1": found.top1._asdict(),
+        "top_5": found.top5 and found.top5._asdict(),
+        "mean_per_class": found.mean_per_class._asdict(),
+        "chance": 1 / len(found.classes),
+        "per_class": [
+            {"class": name, "images": count} | (share._asdict() if count else {"value": None})
+            for name, count, share in zip(found.classes, counts, found.per_class, strict=True)
+        ],
+        "confusion": [
+            {"class": found.classes[i], "named": found.classes[j], "images": count}
+            for i, row in enumerate(found.confusion.tolist())
+            for j, count in enumerate(row)
+            if count
+        ],
+    }

@@ -1,0 +1,259 @@
+"""Image-text retrieval on a captioned set: captions found from images, images from captions."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from asif_jax.core import metrics
+from asif_jax.core.anchors import represent
+from asif_jax.core.projection import RelativeRepresentation
+from asif_jax.core.scoring import similarity
+from asif_jax.data import ImageSet, Skipped
+from asif_jax.encoders import Encoder
+from asif_jax.jobs.embedding.embed_set import embed_sentences, embed_set
+from asif_jax.jobs.evaluate.intervals import Figure, measure
+from asif_jax.store import Model
+
+RECALLS = (1, 5, 10)
+
+# Scores held at once.
+_SCORES = 2**25
+
+
+class Direction(NamedTuple):
+    """Retrieval in one direction.
+
+    Attributes:
+      queries: how many there are.
+      recall: k -> share of queries with a right answer among the first k.
+      chance: k -> the same for a random order.
+      median_rank: median rank of the first right answer, from 1.
+    """
+
+    queries: int
+    recall: Mapping[int, Figure]
+    chance: Mapping[int, float]
+    median_rank: Figure
+
+
+class SetRetrieval(NamedTuple):
+    """How well a model finds the captions and images of a set.
+
+    Attributes:
+      images: how many images counted.
+      own: how many of them are among the model's own pairs.
+      image_to_text: any caption of an image is a right answer.
+      text_to_image: every caption is a query.
+      skipped: images that could not be read.
+    """
+
+    images: int
+    own: int
+    image_to_text: Direction
+    text_to_image: Direction
+    skipped: tuple[Skipped, ...]
+
+
+def retrieve_set(
+    model: Model,
+    images: ImageSet,
+    image_encoder: Encoder,
+    text_encoder: Encoder,
+    *,
+    cache: Path,
+    progress: bool = True,
+) -> SetRetrieval:
+    """Finds the captions of every image of a set among all captions, and the other way round.
+
+    Counted as in Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments", CVPR 2015, section 4.1:
+    the rank of an image is that of its best placed caption. The images stay on disk; the sparse
+    representations of all images and captions are in memory.
+
+    Args:
+      model: a model.
+      images: a set of captions.
+      image_encoder: the model's encoder of images.
+      text_encoder: the model's encoder of texts.
+      cache: a directory for embeddings, from which an interrupted run goes on.
+      progress: show progress bars on stderr.
+
+    Returns:
+      The figures. Their intervals are those of other images: a resample takes an image with all
+      its captions.
+
+    Raises:
+      ValueError: a set without captions, or no readable image.
+    """
+    if images.classes:
+        raise ValueError(f"{images.source} has no captions to find")
+    pairs = {pair.image for pair in model.pairs}
+    represented, captions, skipped, own = [], [], list(images.skipped), 0
+    for part in embed_set(images, image_encoder, cache=cache, progress=progress):
+        skipped.extend(part.skipped)
+        if not part.captions:
+            continue
+        represented.append(_represent(model, "image", part.embeddings))
+        captions.extend(part.captions)
+        own += sum(images.reference(i) in pairs for i in part.indices.tolist())
+    if not captions:
+        raise ValueError(f"none of {images.size} images in {images.source} could be read")
+    owners = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
+    sentences = [text for texts in captions for text in texts]
+    embeddings = embed_sentences(sentences, text_encoder, cache=cache, progress=progress)
+    to_text, to_image = retrieval_ranks(
+        jax.tree.map(lambda *parts: np.concatenate(parts), *represented),
+        _represent(model, "text", embeddings),
+        np.arange(len(captions)),
+        owners,
+    )
+    counts = np.bincount(owners)
+    return SetRetrieval(
+        images=len(captions),
+        own=own,
+        image_to_text=_direction(to_text, np.arange(len(captions)), counts, len(owners)),
+        text_to_image=_direction(to_image, owners, np.ones(len(owners), int), len(captions)),
+        skipped=tuple(skipped),
+    )
+
+
+def retrieval_ranks(
+    images: RelativeRepresentation,
+    texts: RelativeRepresentation,
+    image_ids: np.ndarray,
+    text_ids: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rank of the first right answer, both ways, with a bounded number of scores at once.
+
+    Args:
+      images: [n, k] representations.
+      texts: [c, k] representations.
+      image_ids: [n] int.
+      text_ids: [c] int; a text is right for the image of the same number.
+
+    Returns:
+      [n] int32 ranks among the texts and [c] int32 ranks among the images, from 1.
+    """
+    return _ranks(images, texts, image_ids, text_ids), _ranks(texts, images, text_ids, image_ids)
+
+
+def _ranks(
+    queries: RelativeRepresentation,
+    gallery: RelativeRepresentation,
+    query_ids: np.ndarray,
+    gallery_ids: np.ndarray,
+) -> np.ndarray:
+    block = max(1, _SCORES // len(gallery_ids))
+    parts = [slice(start, start + block) for start in range(0, len(query_ids), block)]
+    ranks = [_block_ranks(queries[part], gallery, query_ids[part], gallery_ids) for part in parts]
+    return np.concatenate([np.asarray(part) for part in ranks])
+
+
+@jax.jit
+def _block_ranks(
+    queries: RelativeRepresentation,
+    gallery: RelativeRepresentation,
+    query_ids: Array,
+    gallery_ids: Array,
+) -> Array:
+    relevant = query_ids[:, None] == gallery_ids[None, :]
+    return metrics.best_rank(similarity(queries, gallery), relevant)
+
+
+def chance_recall(right: np.ndarray, items: int, *, k: int) -> float:
+    """Recall@k of a random order.
+
+    Args:
+      right: [b] int, how many right answers each query has.
+      items: how many items there are to find them among.
+      k: how many places count.
+
+    Returns:
+      1 - C(items - r, k) / C(items, k) for r right answers, averaged over queries.
+
+    Example:
+      >>> chance_recall(np.array([1, 1]), 4, k=1)
+      0.25
+    """
+    k = min(k, items)
+    kinds, counts = np.unique(right, return_counts=True)
+    miss = [math.comb(items - int(kind), k) / math.comb(items, k) for kind in kinds]
+    return 1.0 - float(np.average(miss, weights=counts))
+
+
+def _represent(model: Model, modality: str, embeddings: np.ndarray) -> RelativeRepresentation:
+    return represent(embeddings, model.anchors, modality=modality, k=model.k, p=model.p)
+
+
+def _direction(ranks: np.ndarray, images: np.ndarray, right: np.ndarray, items: int) -> Direction:
+    """Figures from the ranks of queries, the image of each, and its number of right answers."""
+    figures = measure(_recalls, _by_image(ranks, images))
+    return Direction(
+        queries=len(ranks),
+        recall={k: figures[f"recall@{k}"] for k in RECALLS},
+        chance={k: chance_recall(right, items, k=k) for k in RECALLS},
+        median_rank=figures["median rank"],
+    )
+
+
+def _by_image(ranks: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """[n, most] float32: the ranks of an image's queries, which ascend in `images`; NaN beyond."""
+    counts = np.bincount(images)
+    rows = np.full([len(counts), counts.max()], np.nan, np.float32)
+    rows[np.arange(counts.max()) < counts[:, None]] = ranks
+    return rows
+
+
+def _recalls(rows: Array) -> dict[str, Array]:
+    known = ~jnp.isnan(rows)
+    recalls = {f"recall@{k}": jnp.sum(rows <= k) / jnp.sum(known) for k in RECALLS}
+    return recalls | {"median rank": jnp.nanmedian(rows)}
+
+
+def to_text(found: SetRetrieval) -> str:
+    """The figures for the terminal.
+
+    Args:
+      found: from `retrieve_set`.
+
+    Returns:
+      Several lines.
+    """
+    lines = [f"{'':16}" + "".join(f"{f'recall@{k}':>23}" for k in RECALLS) + f"{'median rank':>20}"]
+    for name, direction in (
+        ("image to text", found.image_to_text),
+        ("text to image", found.text_to_image),
+    ):
+        cells = "".join(f"{direction.recall[k]!s:>23}" for k in RECALLS)
+        rank = direction.median_rank
+        lines.append(f"{name:16}{cells}{f'{rank.value:g} [{rank.low:g}, {rank.high:g}]':>20}")
+        chances = "".join(f"{f'{direction.chance[k]:.3f}':>8}{'':15}" for k in RECALLS)
+        lines.append(f"{'  by chance':16}{chances}".rstrip())
+    return "\n".join(lines)
+
+
+def to_json(found: SetRetrieval) -> dict[str, Any]:
+    """The figures for programs.
+
+    Args:
+      found: from `retrieve_set`.
+
+    Returns:
+      What `json.dumps` takes.
+    """
+    return {"images": found.images, "captions": found.text_to_image.queries} | {
+        name: {
+            "recall": {str(k): figure._asdict() for k, figure in direction.recall.items()},
+            "chance": {str(k): chance for k, chance in direction.chance.items()},
+            "median_rank": direction.median_rank._asdict(),
+        }
+        for name, direction in (
+            ("image_to_text", found.image_to_text),
+            ("text_to_image", found.text_to_image),
+        )
+    }

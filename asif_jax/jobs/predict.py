@@ -1,0 +1,204 @@
+"""What a model on disk is for: naming images, finding them, saying why."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from asif_jax import encoders
+from asif_jax.core.anchors import represent
+from asif_jax.core.explanation import explain
+from asif_jax.core.projection import RelativeRepresentation
+from asif_jax.core.scoring import class_scores, mean_prompts, rank, similarity
+from asif_jax.data import Skipped
+from asif_jax.data.prompts import sentences
+from asif_jax.encoders import Encoder
+from asif_jax.jobs.embedding.embed import embed_images, embed_texts
+from asif_jax.store import EncoderRecord, Model, StoredPair
+
+
+class Guess(NamedTuple):
+    """A label and its score."""
+
+    label: str
+    score: float
+
+
+class Named(NamedTuple):
+    """An image and its best labels, best first."""
+
+    image: str
+    guesses: tuple[Guess, ...]
+
+
+class Found(NamedTuple):
+    """An image found by a sentence; its captions, if it is one of the model's own."""
+
+    image: str
+    captions: tuple[str, ...]
+    score: float
+
+
+class Reason(NamedTuple):
+    """A pair behind a score, and what it contributes to it."""
+
+    pair: StoredPair
+    contribution: float
+
+
+def load_encoder(model: Model, modality: str) -> Encoder:
+    """Loads the encoder that a model was built with.
+
+    Args:
+      model: a model.
+      modality: "image" or "text".
+
+    Returns:
+      The encoder.
+
+    Raises:
+      ValueError: its weights are missing, or are not those the model was built with.
+    """
+    return load_recorded(model.encoders[modality], modality)
+
+
+def load_recorded(record: EncoderRecord, modality: str) -> Encoder:
+    """Loads an encoder that embeddings were made with.
+
+    Args:
+      record: which.
+      modality: "image" or "text".
+
+    Returns:
+      The encoder.
+
+    Raises:
+      ValueError: its weights are missing, or are not those the embeddings were made with.
+    """
+    encoder = encoders.load(record.source, modality=modality)
+    if encoder.identity != record.identity:
+        raise ValueError(
+            f"the {modality} encoder {record.source} does not match the model's: it is "
+            f"{encoder.identity}, the model was built with {record.identity}"
+        )
+    return encoder
+
+
+def name_images(
+    model: Model,
+    images: Sequence[Path],
+    labels: Sequence[str],
+    *,
+    templates: Sequence[str] = ("{}",),
+    prompts: str = "max",
+    top: int = 3,
+    progress: bool = True,
+) -> tuple[list[Named], tuple[Skipped, ...]]:
+    """Zero-shot classification of image files.
+
+    Args:
+      model: a model.
+      images: image files.
+      labels: the classes.
+      templates: sentences with {} in the place of the label.
+      prompts: "max", the best template counts, or "mean", the mean of their embeddings.
+      top: labels wanted for an image, at most as many as there are.
+      progress: show a progress bar on stderr.
+
+    Returns:
+      The readable images with their labels, and the unreadable ones with the reason.
+
+    Raises:
+      ValueError: no label, an unusable template, or no readable image.
+    """
+    in_words = sentences(labels, templates)
+    if prompts not in ("max", "mean"):
+        raise ValueError(f"prompts must be max or mean: got {prompts!r}")
+    image_encoder, text_encoder = (load_encoder(model, m) for m in ("image", "text"))
+    embeddings, kept, skipped = embed_images(images, image_encoder, progress=progress)
+    texts = embed_texts(in_words, text_encoder, progress=False)
+    texts = jnp.reshape(texts, [len(labels), len(templates), -1])
+    texts = texts if prompts == "max" else mean_prompts(texts)
+    scores = class_scores(_represent(model, "image", embeddings), _represent(model, "text", texts))
+    best_scores, best = rank(scores, top=min(top, len(labels)))
+    ranked = zip(kept, best_scores.tolist(), best.tolist(), strict=True)
+    named = [
+        Named(
+            str(images[index]),
+            tuple(Guess(labels[int(j)], score) for score, j in zip(row, columns, strict=True)),
+        )
+        for index, row, columns in ranked
+    ]
+    return named, skipped
+
+
+def search_images(
+    model: Model,
+    text: str,
+    images: Sequence[Path] = (),
+    *,
+    top: int = 5,
+    progress: bool = True,
+) -> tuple[list[Found], tuple[Skipped, ...]]:
+    """Finds images from a sentence.
+
+    Args:
+      model: a model.
+      text: what to look for.
+      images: image files to search; the model's own if there are none.
+      top: images wanted, at most as many as there are.
+      progress: show a progress bar on stderr.
+
+    Returns:
+      The images, best first, and the unreadable ones with the reason.
+
+    Raises:
+      ValueError: none of the images given could be read.
+    """
+    query = embed_texts([text], load_encoder(model, "text"), progress=False)
+    if images:
+        encoder = load_encoder(model, "image")
+        embeddings, kept, skipped = embed_images(images, encoder, progress=progress)
+        gallery = [StoredPair(str(images[index]), ()) for index in kept]
+    else:
+        embeddings, skipped, gallery = model.anchors.embeddings["image"], (), model.pairs
+    scores = similarity(_represent(model, "text", query), _represent(model, "image", embeddings))
+    best_scores, best = rank(scores[0], top=min(top, len(gallery)))
+    found = [
+        Found(gallery[i].image, gallery[i].captions, score)
+        for score, i in zip(best_scores.tolist(), best.tolist(), strict=True)
+    ]
+    return found, skipped
+
+
+def explain_match(
+    model: Model, image: Path, text: str, *, top: int = 5
+) -> tuple[float, list[Reason]]:
+    """Says which pairs make an image and a sentence match.
+
+    Args:
+      model: a model.
+      image: an image file.
+      text: a sentence.
+      top: pairs wanted; those that contribute nothing are left out.
+
+    Returns:
+      The score, and the pairs with their contributions, largest first. Over all pairs the
+      contributions add up to the score.
+
+    Raises:
+      ValueError: the image could not be read.
+    """
+    pixels, _, _ = embed_images([image], load_encoder(model, "image"), progress=False)
+    words = embed_texts([text], load_encoder(model, "text"), progress=False)
+    explanation = explain(
+        _represent(model, "image", pixels)[0], _represent(model, "text", words)[0]
+    )
+    ranked = zip(explanation.indices.tolist(), explanation.contributions.tolist(), strict=True)
+    reasons = [Reason(model.pairs[i], share) for i, share in list(ranked)[:top] if share > 0]
+    return float(explanation.contributions.sum()), reasons
+
+
+def _represent(model: Model, modality: str, embeddings) -> RelativeRepresentation:
+    return represent(embeddings, model.anchors, modality=modality, k=model.k, p=model.p)

@@ -1,0 +1,82 @@
+import math
+
+import numpy as np
+import oracle
+import pytest
+import toy
+
+import asif_jax as asif
+from asif_jax.jobs.demo import folds as evaluation
+from asif_jax.jobs.embedding.embed import embed_pairs
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory):
+    pairs = toy.write_pairs(tmp_path_factory.mktemp("pairs"), 42, captions=2)
+    return embed_pairs(pairs, toy.image_encoder(), toy.text_encoder(), progress=False)
+
+
+@pytest.fixture(scope="module")
+def folds(embedded):
+    return list(evaluation.cross_validation(embedded, folds=4, k=9, p=3.0))
+
+
+def test_folds_part_the_pairs(embedded, folds):
+    assert sorted(np.concatenate([fold.held_out for fold in folds])) == list(range(42))
+    for fold in folds:
+        assert sorted([*fold.held_out, *fold.members]) == list(range(42))
+        assert (embedded.owners[fold.captions] == np.repeat(fold.held_out, 2)).all()
+
+
+def test_folds_follow_the_seed(embedded, folds):
+    again = next(iter(evaluation.cross_validation(embedded, folds=4, k=9, p=3.0)))
+    other = next(iter(evaluation.cross_validation(embedded, folds=4, k=9, p=3.0, seed=1)))
+    np.testing.assert_array_equal(again.held_out, folds[0].held_out)
+    assert other.held_out.tolist() != folds[0].held_out.tolist()
+
+
+def test_the_rule_of_thumb_sees_the_anchors_alone(embedded):
+    fold = next(evaluation.cross_validation(embedded, folds=4))
+    assert (fold.k, fold.p) == (math.ceil(len(fold.members) / 5), 4.0)
+
+
+def test_retrieval_matches_oracle(embedded, folds):
+    result = evaluation.retrieval(embedded, folds)
+    for name, turned in (("image_to_text", False), ("text_to_image", True)):
+        ranks = []
+        for fold in folds:
+            scores = np.asarray(asif.similarity(fold.images, fold.texts))
+            own = embedded.owners[fold.captions] == fold.held_out[:, None]
+            ranks.append(oracle.best_rank(*((scores.T, own.T) if turned else (scores, own))))
+        measured = getattr(result, name)
+        for k in (1, 5, 10):
+            assert measured.recall[k] == pytest.approx(np.mean([np.mean(r <= k) for r in ranks]))
+            assert measured.recall[k] > measured.chance[k]
+        assert measured.median_rank == pytest.approx(np.mean([np.median(r) for r in ranks]))
+
+
+def test_representations_match_oracle(embedded, folds):
+    fold = folds[0]
+    anchors, queries = embedded.caption_means()[fold.members], embedded.captions[fold.captions]
+    # Colours tie, up to rounding, so the values are compared and not the anchors.
+    expected = np.sort(oracle.dense_representation(queries, anchors, k=9, p=3.0))[:, -9:]
+    np.testing.assert_allclose(np.sort(fold.texts.values), expected, atol=1e-5)
+
+
+def test_zero_shot_names_the_unseen(embedded, folds):
+    names = list(toy.COLORS)
+    prompts = np.asarray(list(toy.COLORS.values()), np.float32)[:, None]
+    predicted, scores = evaluation.zero_shot(embedded, folds, prompts)
+    truth = [names.index(pair.captions[0].split()[0]) for pair in embedded.pairs]
+    assert scores.shape == (42, 7)
+    np.testing.assert_array_equal(predicted, scores.argmax(axis=-1))
+    # White and grey have one direction, all else is told apart.
+    told = [name not in ("white", "grey") for name in np.asarray(names)[truth]]
+    assert (predicted == truth)[told].all()
+
+
+def test_impossible_requests_are_refused(embedded):
+    with pytest.raises(ValueError, match="at least 50 pairs: got 42"):
+        list(evaluation.cross_validation(embedded, folds=50))
+    with pytest.raises(ValueError, match="k=40, n=31"):
+        list(evaluation.cross_validation(embedded, folds=4, k=40))
