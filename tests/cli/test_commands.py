@@ -167,7 +167,7 @@ def test_embedding_again_adds_nothing(model, halves, copy):
 
 def test_an_interrupted_embed_goes_on(model, halves, tmp_path):
     directory = tmp_path / "model"
-    command = interrupted_after("asif_jax.embed_store", "write_part")
+    command = interrupted_after("asif_jax.jobs.embedding.embed_store", "write_part")
     result = run("embed", *halves, "-o", directory, command=command)
     assert result.returncode == 130, result.stderr
     assert result.stdout == ""

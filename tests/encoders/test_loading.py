@@ -57,7 +57,7 @@ def test_loading_by_path_is_loading_by_name(installed_encoder, tmp_path):
 
 def encoders_module():
     # The package exports a function of the module's name.
-    return sys.modules["asif_jax.encoders.load"]
+    return sys.modules["asif_jax.encoders.loading"]
 
 
 def test_a_changed_checkpoint_is_refused(installed_encoder, tmp_path):
@@ -104,7 +104,7 @@ def test_names_on_the_hub_are_fetched(write_checkpoint, monkeypatch):
         asked.append((name, revision))
         return directory
 
-    monkeypatch.setattr("asif_jax.encoders.hub.fetch", fetch)
+    monkeypatch.setattr("asif_jax.encoders.weights.hub.fetch", fetch)
     assert encoders.load("some/vit-tiny").name == "vit-tiny"
     pinned = encoders.load("some/vit-tiny@v1")
     assert pinned.name == "vit-tiny"

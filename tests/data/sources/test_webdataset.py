@@ -233,7 +233,7 @@ def test_folders_are_passed_over(tmp_path):
 
 
 def test_a_member_beyond_any_image_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("asif_jax.data.webdataset._MOST_BYTES", 200)
+    monkeypatch.setattr("asif_jax.data.sources.webdataset._MOST_BYTES", 200)
     members = [("1.png", picture() + bytes(200)), ("1.txt", b"One."), *sample("2")]
     found = read_webdataset(write_tar(tmp_path / "a.tar", members))
     assert reasons(found) == {"1.png": f"{len(picture()) + 200} bytes are too many"}

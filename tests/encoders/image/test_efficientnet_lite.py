@@ -13,7 +13,7 @@ from asif_jax.encoders.image import efficientnet_lite
 from asif_jax.encoders.weights import published as weights
 
 # The package exports a function of the same name.
-load = importlib.import_module("asif_jax.encoders.load")
+load = importlib.import_module("asif_jax.encoders.loading")
 
 TINY = efficientnet_lite.EfficientNetLiteConfig(width=0.1, depth=0.3, resolution=32)
 
