@@ -71,6 +71,35 @@ def create(
     return full if capacity is None else grow(full, capacity=capacity)
 
 
+def as_anchors(pairs: "Anchors | Mapping[str, ArrayLike]") -> Anchors:
+    """Pairs of either form as a model without free slots. Pure: no value is checked.
+
+    Args:
+      pairs: a model, or modality name -> [n, d] or [n, captions, d] real; row i of every modality
+        is pair i, and zero vectors fill up the shorter lists of captions.
+
+    Returns:
+      Anchors of unit vectors; bfloat16 stays bfloat16, all else becomes float32.
+
+    Raises:
+      ValueError: no modality, no pair, or differing numbers of pairs.
+
+    Example:
+      >>> as_anchors({"image": [[3.0, 4.0]]}).embeddings["image"].round(1).tolist()
+      [[0.6000000238418579, 0.800000011920929]]
+    """
+    if isinstance(pairs, Anchors):
+        return pairs
+    arrays = {modality: jnp.asarray(array) for modality, array in pairs.items()}
+    flat = {m: a.shape if a.ndim != 3 else (a.shape[0], a.shape[2]) for m, a in arrays.items()}
+    count = check_pairs(flat)
+    units = {
+        m: normalize(a).astype(jnp.bfloat16 if a.dtype == jnp.bfloat16 else jnp.float32)
+        for m, a in arrays.items()
+    }
+    return Anchors(units, jnp.ones([count], bool))
+
+
 def check_pairs(shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Refuses embeddings that cannot be those of one set of pairs.
 

@@ -61,5 +61,46 @@ def _explain_row(values: Array, indices: Array, others: Array, other_indices: Ar
     position = jnp.minimum(position, order.shape[0] - 1)
     shared = sorted_indices[position] == indices
     contributions = jnp.where(shared, values * others[order[position]], 0.0)
-    by_size = jnp.argsort(-jnp.abs(contributions), stable=True)
-    return Explanation(indices[by_size], contributions[by_size])
+    order = jnp.argsort(-jnp.abs(contributions), stable=True)
+    return Explanation(indices[order], contributions[order])
+
+
+def by_size(contributions: Array) -> Explanation:
+    """An explanation that names all pairs, from what each contributes.
+
+    Args:
+      contributions: [..., n] float32, in the order of the pairs.
+
+    Returns:
+      The explanation, [..., n], the largest in magnitude first, of equals the lower index.
+
+    Example:
+      >>> by_size(jnp.array([0.1, -0.5])).indices.tolist()
+      [1, 0]
+    """
+    order = jnp.argsort(-jnp.abs(contributions), axis=-1, stable=True)
+    sorted_ = jnp.take_along_axis(contributions, order, axis=-1)
+    return Explanation(order.astype(jnp.int32), sorted_)
+
+
+def by_pair(explanation: Explanation, size: int) -> Array:
+    """What each pair contributes, in the order of the pairs.
+
+    Args:
+      explanation: [..., k].
+      size: the number of pairs n; static.
+
+    Returns:
+      [..., n] float32, zero for pairs that the explanation does not name.
+
+    Example:
+      >>> by_pair(Explanation(jnp.array([2]), jnp.array([0.5])), 3).tolist()
+      [0.0, 0.0, 0.5]
+    """
+
+    def scatter(indices: Array, contributions: Array) -> Array:
+        return jnp.zeros(size, contributions.dtype).at[indices].add(contributions)
+
+    for _ in range(explanation.indices.ndim - 1):
+        scatter = jax.vmap(scatter)
+    return scatter(*explanation)

@@ -7,6 +7,7 @@ blocks whose k best are merged into the best so far.
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,9 @@ from asif_jax.core.cosine import cosine_similarities
 from asif_jax.core.top_k import merge, top_k
 
 DEFAULT_MEMORY = 4 * 2**30
+
+# (rows [b, d], some of the anchors [m, d], the number of the first of them) -> [b, m].
+Similarities = Callable[[Array, Array, ArrayLike], Array]
 
 # A similarity of float32 with its share of the block maxima, and what one candidate among the
 # k * 16 of each row needs while it is searched.
@@ -60,17 +64,103 @@ def nearest_anchors(
     """
     embeddings, anchors = jnp.asarray(embeddings), jnp.asarray(anchors)
     live = check_nearest(embeddings, anchors, k, live)
+
+    def similarities(rows: Array, part: Array, start: ArrayLike) -> Array:
+        return cosine_similarities(rows, part, normalized=normalized)
+
+    return _search(similarities, embeddings, anchors, k, live, memory, copies=not normalized)
+
+
+def nearest_in_metric(
+    queries: ArrayLike,
+    offsets: ArrayLike,
+    anchors: ArrayLike,
+    scales: ArrayLike,
+    k: int,
+    *,
+    live: ArrayLike | None = None,
+    memory: int = DEFAULT_MEMORY,
+) -> tuple[Array, Array]:
+    """The k anchors of the largest similarity s_i = (<q, a_i> - offset) * scale_i.
+
+    The cosine in a whitened space has this form: with M the inverse of the shrunk covariance and m
+    the mean, q = M (x - m) / |x - m|_M, offset = <q, m> and scale_i = 1 / |a_i - m|_M. So anchors
+    are compared in that space as they are, without a whitened copy of them.
+
+    Args:
+      queries: [..., d] real, the vectors q.
+      offsets: [...] real.
+      anchors: [n, d] float32 or bfloat16.
+      scales: [n] real.
+      k: how many, at most n; static.
+      live: [n] bool, false for anchors that must not be found; all live by default.
+      memory: bytes that may be used beside the arguments and the result; static.
+
+    Returns:
+      [..., k] float32 similarities and [..., k] int32 indices, as `nearest_anchors` returns them.
+
+    Raises:
+      ValueError: shapes that do not fit, k outside 1..n, or too little memory to hold the k best.
+
+    Example:
+      >>> nearest_in_metric([1.0, 0.0], 0.5, jnp.eye(2), [2.0, 1.0], 1)[0].tolist()
+      [1.0]
+    """
+    queries, anchors = jnp.asarray(queries), jnp.asarray(anchors)
+    live = check_nearest(queries, anchors, k, live)
+    scales = jnp.asarray(scales)
+    offsets = jnp.broadcast_to(jnp.asarray(offsets, queries.dtype), queries.shape[:-1])
+
+    def similarities(rows: Array, part: Array, start: ArrayLike) -> Array:
+        scale = jax.lax.dynamic_slice_in_dim(scales, start, part.shape[0])
+        return (inner_products(rows[:, :-1], part) - rows[:, -1:]) * scale
+
+    rows = jnp.concatenate([queries, offsets[..., None]], axis=-1)
+    return _search(similarities, rows, anchors, k, live, memory)
+
+
+def inner_products(rows: Array, anchors: Array) -> Array:
+    """[..., n] float32 inner products of rows [..., d] with anchors [n, d], in the anchors' dtype.
+
+    Args:
+      rows: [..., d] real; rounded to bfloat16 where the anchors are.
+      anchors: [n, d] float32 or bfloat16.
+
+    Returns:
+      The products, accumulated in float32.
+    """
+    return jnp.einsum(
+        "...d,nd->...n",
+        rows.astype(anchors.dtype),
+        anchors,
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=jnp.promote_types(anchors.dtype, jnp.float32),
+    )
+
+
+def _search(
+    similarities: Similarities,
+    embeddings: Array,
+    anchors: Array,
+    k: int,
+    live: Array | None,
+    memory: int,
+    *,
+    copies: bool = False,
+) -> tuple[Array, Array]:
+    """The k best of similarities that are computed for some rows and some anchors at a time."""
     *batch, d = embeddings.shape
     rows = embeddings.reshape(-1, d)
     if embeddings.shape == (1, d) and anchors.dtype == jnp.bfloat16:
         # XLA's CPU backend multiplies one row in bfloat16 ten times as slowly as two.
         rows = jnp.pad(rows, ((0, 1), (0, 0)))
-    queries, block = _plan(rows.shape, anchors, k, normalized, memory)
+    n = anchors.shape[0]
+    queries, block = _plan(rows.shape, anchors, k, not copies, memory)
 
     def find(rows: Array) -> tuple[Array, Array]:
-        if block == anchors.shape[0]:
-            return top_k(cosine_similarities(rows, anchors, normalized=normalized), k, live=live)
-        return _streamed(rows, anchors, k, live, normalized, block)
+        if block < n:
+            return _streamed(similarities, rows, anchors, k, live, block)
+        return top_k(similarities(rows, anchors, 0), k, live=live)
 
     values, indices = _in_chunks(find, rows, queries)
     count = math.prod(batch)
@@ -149,7 +239,12 @@ def _in_chunks(find, rows: Array, size: int) -> tuple[Array, Array]:
 
 
 def _streamed(
-    rows: Array, anchors: Array, k: int, live: Array | None, normalized: bool, block: int
+    similarities: Similarities,
+    rows: Array,
+    anchors: Array,
+    k: int,
+    live: Array | None,
+    block: int,
 ) -> tuple[Array, Array]:
     n = anchors.shape[0]
 
@@ -157,8 +252,8 @@ def _streamed(
         # Without the barrier XLA normalizes or converts all anchors ahead of the loop.
         part = _slice(*jax.lax.optimization_barrier((anchors, start)), size)
         part_live = None if live is None else jax.lax.dynamic_slice_in_dim(live, start, size)
-        similarities = cosine_similarities(rows, part, normalized=normalized)
-        values, indices = top_k(similarities, min(k, size), live=part_live)
+        found = similarities(rows, part, start)
+        values, indices = top_k(found, min(k, size), live=part_live)
         return values, indices + jnp.int32(start)
 
     def improve(best, more):

@@ -1,0 +1,53 @@
+"""Canonical similarity analysis.
+
+Li et al., "CSA: Data-efficient Mapping of Unimodal Features to Multimodal Features", ICLR 2025,
+section 4.
+"""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from jax import Array
+
+from asif_jax.methods import rules
+from asif_jax.methods.linear import Weights, linear_method
+from asif_jax.methods.method import Method
+from asif_jax.methods.statistics import Sums, moments
+from asif_jax.methods.whitening import Metric, shrunk_metric
+
+
+def csa(
+    *,
+    dimension: int | None = None,
+    shrinkage: float | Mapping[str, float] | None = None,
+) -> Method:
+    """The first canonical variates, normalized, in an inner product weighed by their correlations.
+
+    The shrinkage is an addition without which the method fails where dimensions exceed pairs.
+
+    Args:
+      dimension: how many variates are used; all by default.
+      shrinkage: as for `cca`.
+
+    Returns:
+      The method.
+
+    Example:
+      >>> csa(dimension=100).settings
+      {'dimension': 100}
+    """
+
+    def space(sums: Sums, modality: str) -> Metric:
+        added = rules.chosen(shrinkage, modality, rules.cca_shrinkage, sums)
+        return shrunk_metric(*moments(sums, modality), added)
+
+    def first_variates(correlations: Array) -> Array:
+        # They ascend.
+        place = jnp.arange(correlations.shape[0])
+        cut = 0 if dimension is None else correlations.shape[0] - dimension
+        return jnp.where(place >= cut, 1.0, 0.0)
+
+    given = {"dimension": dimension, "shrinkage": shrinkage}
+    settings = {name: value for name, value in given.items() if value is not None}
+    weights = Weights(first_variates, first_variates, after=jnp.sqrt)
+    return linear_method("csa", settings, first=space, second=space, weights=weights)

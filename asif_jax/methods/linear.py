@@ -1,0 +1,238 @@
+"""What the linear methods share: codes in canonical coordinates, and the pairs behind them.
+
+With W_x and W_y the maps that whiten two modalities (or leave them as they are), and U rho V' the
+singular value decomposition of W_x C_xy W_y', the canonical coordinates of x and y are
+U' W_x (x - m_x) and V' W_y (y - m_y). A linear method weighs them, brings them to unit length and
+compares them by their inner product.
+
+Every score is a sum over the pairs (a_i, b_i). C_xy = (1/n) sum_i a_i b_i' over centred pairs, so
+U' W_x C_xy W_y' V = diag(rho), and codes u and v have the inner product
+
+    <u, v> = (1/n) sum_i <a_i, W_x' U rho^-s u> <b_i, W_y' V rho^-(1-s) v>.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from asif_jax.core.anchors import Anchors, as_anchors, embeddings_of
+from asif_jax.core.cosine import normalize
+from asif_jax.core.explanation import Explanation, by_size
+from asif_jax.methods.method import Method, Pairs
+from asif_jax.methods.statistics import Sums, cross_covariance, measure, pair_means
+from asif_jax.methods.whitening import Metric, centred, solve_rows
+
+# Correlations below this share of the largest are rounding, and count as none.
+_SMALLEST = 1e-3
+
+# (sums, modality) -> the space that a side is whitened in.
+Space = Callable[[Sums, str], Metric]
+
+
+class Side(NamedTuple):
+    """The canonical coordinates of one modality beside another: (x - mean) @ basis.
+
+    Attributes:
+      mean: [d] float32.
+      basis: [d, r] float32.
+      correlations: [r] float32 singular values, ascending; zero where there is none.
+    """
+
+    mean: Array
+    basis: Array
+    correlations: Array
+
+
+class LinearState(NamedTuple):
+    """Pairs, and the coordinates in which inputs are compared.
+
+    Attributes:
+      anchors: the pairs, which explanations name.
+      pair_means: modality -> [d] float32, the mean over pairs of their mean embedding.
+      sides: modality -> other modality -> its coordinates for comparison with the other.
+    """
+
+    anchors: Anchors
+    pair_means: Mapping[str, Array]
+    sides: Mapping[str, Mapping[str, Side]]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Codes:
+    """Unit codes of a batch of one modality, one for comparison with each other modality.
+
+    Attributes:
+      codes: other modality -> [..., r] float32.
+      modality: whose these are; static.
+    """
+
+    codes: Mapping[str, Array]
+    modality: str = dataclasses.field(metadata={"static": True})
+
+    def __getitem__(self, item) -> "Codes":
+        """Selects rows."""
+        return Codes({other: array[item] for other, array in self.codes.items()}, self.modality)
+
+
+class Weights(NamedTuple):
+    """How a linear method weighs canonical coordinates: functions of the correlations.
+
+    Attributes:
+      first: the weights of the first modality by name before its codes are brought to unit length.
+      second: the weights of the second.
+      after: the weights of both after that.
+      share: the power s of the module's equation, what the first modality takes of the division by
+        the correlations.
+    """
+
+    first: Callable[[Array], Array]
+    second: Callable[[Array], Array]
+    after: Callable[[Array], Array] = jnp.ones_like
+    share: float = 0.5
+
+
+def linear_method(
+    name: str,
+    settings: Mapping[str, Any],
+    *,
+    first: Space,
+    second: Space,
+    weights: Weights,
+) -> Method:
+    """A method that compares unit codes in canonical coordinates.
+
+    Args:
+      name: of the method.
+      settings: that it is stored with.
+      first: the space of the first modality by name.
+      second: the space of the second.
+      weights: of the coordinates.
+
+    Returns:
+      The method.
+    """
+
+    def fit(pairs: Pairs, sums: Sums | None = None) -> LinearState:
+        anchors = as_anchors(pairs)
+        sums = measure(anchors) if sums is None else sums
+        return LinearState(anchors, *_fit(sums, first=first, second=second))
+
+    def represent(state: LinearState, embeddings: ArrayLike, modality: str) -> Codes:
+        embeddings_of(state.anchors, modality)
+        return _represent(
+            state.sides[modality], jnp.asarray(embeddings), modality=modality, weights=weights
+        )
+
+    def explain(state: LinearState, left: Codes, right: Codes) -> Explanation:
+        return by_size(_contributions(state, left, right, share=weights.share))
+
+    return Method(fit, represent, _score, explain, name, settings)
+
+
+def centred_space(sums: Sums, modality: str) -> Metric:
+    """The space of a modality that is centred and not whitened.
+
+    Args:
+      sums: over the pairs.
+      modality: its name.
+
+    Returns:
+      The metric, whose factor is the identity.
+    """
+    mean = sums.totals[modality] / jnp.maximum(sums.counts[modality], 1.0)
+    return Metric(mean, jnp.eye(mean.shape[0]))
+
+
+@functools.partial(jax.jit, static_argnames=("first", "second"))
+def _fit(sums: Sums, *, first: Space, second: Space):
+    """The means over pairs, and the sides of every two modalities."""
+    names = sorted(sums.means)
+    means = {m: sums.means[m] / jnp.maximum(sums.pairs, 1.0) for m in names}
+    sides: dict[str, dict[str, Side]] = {m: {} for m in names}
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            both = _sides(cross_covariance(sums, one, other), first(sums, one), second(sums, other))
+            sides[one][other], sides[other][one] = both
+    return means, sides
+
+
+def _sides(cross: Array, first: Metric, second: Metric) -> tuple[Side, Side]:
+    """Canonical coordinates by an eigendecomposition on the smaller side, which is the faster."""
+    across = solve_rows(second.factor, solve_rows(first.factor, cross.T).T)
+    wide = cross.shape[0] < cross.shape[1]
+    across = across.T if wide else across
+    squares, smaller = jnp.linalg.eigh(_matmul(across.T, across))
+    found = jnp.sqrt(jnp.maximum(squares, 0.0))
+    found = jnp.where(found > _SMALLEST * found[-1], found, 0.0)
+    larger = _matmul(across, smaller) * _power(found, -1.0)
+    left, right = (smaller, larger) if wide else (larger, smaller)
+
+    def side(metric: Metric, vectors: Array) -> Side:
+        basis = solve_rows(metric.factor, vectors.T, transposed=True).T
+        return Side(metric.mean, basis, found)
+
+    return side(first, left), side(second, right)
+
+
+@functools.partial(jax.jit, static_argnames=("modality", "weights"))
+def _represent(
+    sides: Mapping[str, Side], embeddings: Array, *, modality: str, weights: Weights
+) -> Codes:
+    units = normalize(embeddings)
+
+    def code(other: str, side: Side) -> Array:
+        weigh = weights.first if modality < other else weights.second
+        weighed = _matmul(centred(units, side.mean), side.basis) * weigh(side.correlations)
+        # What no pair couples takes part in no score.
+        coupled = jnp.where(side.correlations > 0.0, weights.after(side.correlations), 0.0)
+        return normalize(weighed) * coupled
+
+    return Codes({other: code(other, side) for other, side in sides.items()}, modality)
+
+
+def _score(state: LinearState, left: Codes, right: Codes) -> Array:
+    first, second = _comparable(left, right)
+    return _matmul(first, second.T)
+
+
+def _comparable(left: Codes, right: Codes) -> tuple[Array, Array]:
+    """The codes by which two batches are compared, also where both are of one modality."""
+    if left.modality != right.modality:
+        return left.codes[right.modality], right.codes[left.modality]
+    other = min(left.codes)
+    return left.codes[other], right.codes[other]
+
+
+@functools.partial(jax.jit, static_argnames="share")
+def _contributions(state: LinearState, left: Codes, right: Codes, *, share: float) -> Array:
+    """[..., n] what each pair adds to the score of aligned codes."""
+    one, other = left.modality, right.modality
+    other = min(left.codes) if one == other else other
+    codes = dict(zip((one, other), _comparable(left, right), strict=True))
+
+    def reading(modality: str, partner: str) -> Array:
+        side = state.sides[modality][partner]
+        power = -share if modality < partner else share - 1.0
+        vector = _matmul(codes[modality] * _power(side.correlations, power), side.basis.T)
+        pairs = pair_means(embeddings_of(state.anchors, modality)) - state.pair_means[modality]
+        return _matmul(vector, jnp.where(state.anchors.live[:, None], pairs, 0.0).T)
+
+    products = reading(one, other) * reading(other, one)
+    return products / jnp.maximum(jnp.sum(state.anchors.live), 1)
+
+
+def _power(values: Array, power: float) -> Array:
+    """Powers of what is positive, zero elsewhere."""
+    positive = values > 0.0
+    return jnp.where(positive, jnp.where(positive, values, 1.0) ** power, 0.0)
+
+
+def _matmul(left: Array, right: Array) -> Array:
+    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)

@@ -1,0 +1,27 @@
+"""Orthogonal Procrustes: the rotation that brings one modality closest to the other.
+
+Schoenemann, "A Generalized Solution of the Orthogonal Procrustes Problem", Psychometrika 1966.
+"""
+
+import jax.numpy as jnp
+
+from asif_jax.methods.linear import Weights, centred_space, linear_method
+from asif_jax.methods.method import Method
+
+
+def procrustes() -> Method:
+    """Cosine of V' (y - m_y) and U' (x - m_x), where U S V' = C_xy.
+
+    Directions that no pair couples are left out.
+
+    Returns:
+      The method.
+
+    Example:
+      >>> procrustes().name
+      'procrustes'
+    """
+    weights = Weights(jnp.ones_like, jnp.ones_like)
+    return linear_method(
+        "procrustes", {}, first=centred_space, second=centred_space, weights=weights
+    )

@@ -1,0 +1,41 @@
+"""Ridge regression: a linear map from one modality to the other.
+
+Hoerl and Kennard, "Ridge Regression", Technometrics 1970.
+"""
+
+from jax import Array
+from jax import numpy as jnp
+
+from asif_jax.methods.linear import Weights, centred_space, linear_method
+from asif_jax.methods.method import Method
+from asif_jax.methods.statistics import Sums, moments
+from asif_jax.methods.whitening import Metric, shrunk_metric
+
+
+def ridge(*, penalty: float = 1.0) -> Method:
+    """Cosine of y - m_y and the prediction C_yx (C_xx + penalty I)^-1 (x - m_x).
+
+    The first modality by name (the image) predicts the second (the text).
+
+    Args:
+      penalty: how much of the mean variance is added to every variance.
+
+    Returns:
+      The method.
+
+    Example:
+      >>> ridge(penalty=3.0).settings
+      {'penalty': 3.0}
+    """
+
+    def space(sums: Sums, modality: str) -> Metric:
+        return shrunk_metric(*moments(sums, modality), penalty)
+
+    weights = Weights(_correlations, jnp.ones_like, share=1.0)
+    return linear_method(
+        "ridge", {"penalty": penalty}, first=space, second=centred_space, weights=weights
+    )
+
+
+def _correlations(values: Array) -> Array:
+    return values

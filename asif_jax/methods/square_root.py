@@ -1,0 +1,118 @@
+"""The square root of non-negative features before anything else is done with them.
+
+Arandjelovic and Zisserman, "Three Things Everyone Should Know to Improve Object Retrieval", CVPR
+2012: the cosine of square roots is the Hellinger affinity, and no single large feature rules it.
+Features after a rectifier, averaged over an image, gain by it; signed embeddings are left alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from asif_jax.core.anchors import Anchors, as_anchors
+from asif_jax.core.cosine import normalize
+from asif_jax.core.explanation import Explanation
+from asif_jax.methods.method import Method, Pairs
+from asif_jax.methods.statistics import Sums
+
+
+class RootState(NamedTuple):
+    """Which modalities are square rooted, and the state of the method that follows.
+
+    Attributes:
+      rooted: modality -> [] bool.
+      state: of the method.
+    """
+
+    rooted: Mapping[str, Array]
+    state: Any
+
+
+def with_square_root(method: Method) -> Method:
+    """A method that sees the square roots of non-negative embeddings.
+
+    A modality counts as non-negative if no live pair has a negative entry in it.
+
+    Args:
+      method: what follows.
+
+    Returns:
+      The method. Sums that are given to its `fit` are those over the square roots.
+
+    Example:
+      >>> from asif_jax.methods.canonical_correlations import cca
+      >>> with_square_root(cca()).name
+      'with_square_root'
+    """
+
+    def fit(pairs: Pairs, sums: Sums | None = None) -> RootState:
+        anchors = as_anchors(pairs)
+        rooted = non_negative(anchors)
+        return RootState(rooted, method.fit(square_rooted(anchors, rooted), sums))
+
+    def represent(state: RootState, embeddings: ArrayLike, modality: str) -> Any:
+        rooted = square_root(jnp.asarray(embeddings), state.rooted[modality])
+        return method.represent(state.state, rooted, modality)
+
+    def score(state: RootState, left: Any, right: Any) -> Array:
+        return method.score(state.state, left, right)
+
+    def explain(state: RootState, left: Any, right: Any) -> Explanation:
+        return method.explain(state.state, left, right)
+
+    settings = {"method": [method.name, dict(method.settings)]}
+    return Method(fit, represent, score, explain, "with_square_root", settings)
+
+
+@jax.jit
+def non_negative(anchors: Anchors) -> dict[str, Array]:
+    """Whether all live embeddings of each modality are non-negative.
+
+    Args:
+      anchors: the pairs.
+
+    Returns:
+      modality -> [] bool.
+
+    Example:
+      >>> {m: bool(x) for m, x in non_negative(as_anchors({"image": [[1.0, 0.0]]})).items()}
+      {'image': True}
+    """
+
+    def check(array: Array) -> Array:
+        live = anchors.live.reshape(-1, *(1,) * (array.ndim - 1))
+        return ~jnp.any(live & (array < 0))
+
+    return {modality: check(array) for modality, array in anchors.embeddings.items()}
+
+
+@jax.jit
+def square_rooted(anchors: Anchors, rooted: Mapping[str, Array]) -> Anchors:
+    """The square roots of the embeddings of some modalities.
+
+    Args:
+      anchors: the pairs.
+      rooted: modality -> [] bool.
+
+    Returns:
+      The pairs, still of unit length.
+    """
+    embeddings = {
+        m: square_root(array, rooted[m]).astype(array.dtype)
+        for m, array in anchors.embeddings.items()
+    }
+    return anchors._replace(embeddings=embeddings)
+
+
+@jax.jit
+def square_root(embeddings: Array, rooted: Array) -> Array:
+    """unit(sqrt(x)) of embeddings [..., d], or the embeddings as they are."""
+    positive = jnp.maximum(embeddings, 0).astype(jnp.promote_types(embeddings.dtype, jnp.float32))
+    # The root has no derivative at zero.
+    above = positive > 0.0
+    roots = jnp.where(above, jnp.sqrt(jnp.where(above, positive, 1.0)), 0.0)
+    return jnp.where(rooted, normalize(roots), embeddings)

@@ -1,0 +1,203 @@
+"""Sums over the pairs of a model: all that whitening and the linear methods need of them.
+
+They are sums, so pairs come and go exactly: what is added is added, what is removed is subtracted.
+"""
+
+import itertools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from asif_jax.core.anchors import Anchors
+
+# Rows that are multiplied at once: what measuring takes beside the pairs and the sums.
+_ROWS = 1 << 13
+
+
+class Sums(NamedTuple):
+    """Sums over the live pairs, of unit vectors.
+
+    A pair with several embeddings in a modality (the captions of an image) counts with each of
+    them in `totals` and `outers`, and with their mean in `means` and `crosses`.
+
+    Attributes:
+      pairs: [] float32, the number of live pairs.
+      counts: modality -> [] float32, the number of embeddings.
+      totals: modality -> [d] float32, the sum of the embeddings.
+      outers: modality -> [d, d] float32, the sum of their outer products.
+      means: modality -> [d] float32, the sum over pairs of the mean embedding of each.
+      crosses: modality -> later modality -> [d, e] float32, the sum over pairs of the outer
+        products of both means. Modalities are ordered by name.
+    """
+
+    pairs: Array
+    counts: Mapping[str, Array]
+    totals: Mapping[str, Array]
+    outers: Mapping[str, Array]
+    means: Mapping[str, Array]
+    crosses: Mapping[str, Mapping[str, Array]]
+
+
+class Moments(NamedTuple):
+    """Mean and covariance of the embeddings of one modality.
+
+    Attributes:
+      mean: [d] float32.
+      covariance: [d, d] float32.
+    """
+
+    mean: Array
+    covariance: Array
+
+
+@jax.jit
+def measure(anchors: Anchors) -> Sums:
+    """Sums over the live pairs, in one pass that takes 8,192 of them at a time.
+
+    Args:
+      anchors: the pairs; embeddings [n, d] or [n, captions, d], where zero vectors fill up the
+        shorter lists of captions.
+
+    Returns:
+      The sums. What dead slots hold does not matter, NaN included.
+
+    Example:
+      >>> from asif_jax.core import anchors
+      >>> measure(anchors.create({"image": [[2.0, 0.0], [0.0, 1.0]]})).totals["image"].tolist()
+      [1.0, 1.0]
+    """
+    capacity = anchors.capacity
+    size = min(_ROWS, max(capacity, 1))
+    whole = capacity // size
+
+    def block(start: Array | int, rows: int) -> Sums:
+        part = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, rows), anchors)
+        return _sums_of(part)
+
+    starts = size * jnp.arange(1, whole, dtype=jnp.int32)
+    sums, _ = jax.lax.scan(
+        lambda sums, start: (add(sums, block(start, size)), None), block(0, size), starts
+    )
+    rest = capacity - whole * size
+    return add(sums, block(whole * size, rest)) if rest else sums
+
+
+def add(first: Sums, second: Sums) -> Sums:
+    """The sums over two sets of pairs together.
+
+    Args:
+      first: sums over some pairs.
+      second: sums over others.
+
+    Returns:
+      Their sums.
+    """
+    return jax.tree.map(jnp.add, first, second)
+
+
+def subtract(sums: Sums, removed: Sums) -> Sums:
+    """The sums over what remains when pairs are removed.
+
+    Args:
+      sums: over all pairs.
+      removed: over those that go.
+
+    Returns:
+      The sums over the others.
+    """
+    return jax.tree.map(jnp.subtract, sums, removed)
+
+
+def moments(sums: Sums, modality: str) -> Moments:
+    """Mean and covariance of all embeddings of a modality.
+
+    Args:
+      sums: over the pairs.
+      modality: its name.
+
+    Returns:
+      The moments; zero without pairs.
+    """
+    count = jnp.maximum(sums.counts[modality], 1.0)
+    mean = sums.totals[modality] / count
+    return Moments(mean, sums.outers[modality] / count - jnp.outer(mean, mean))
+
+
+def cross_covariance(sums: Sums, first: str, second: str) -> Array:
+    """Covariance between the mean embeddings of the pairs in two modalities.
+
+    Args:
+      sums: over the pairs.
+      first: one modality, [d].
+      second: the other, [e].
+
+    Returns:
+      [d, e] float32.
+    """
+    if second < first:
+        return cross_covariance(sums, second, first).T
+    pairs = jnp.maximum(sums.pairs, 1.0)
+    means = jnp.outer(sums.means[first] / pairs, sums.means[second] / pairs)
+    return sums.crosses[first][second] / pairs - means
+
+
+def pair_means(embeddings: Array) -> Array:
+    """One vector for each pair: the mean of its embeddings.
+
+    Args:
+      embeddings: [..., d], or [..., captions, d] where zero vectors fill up the shorter lists; two
+        axes mean one embedding for each pair.
+
+    Returns:
+      [n, d] float32.
+    """
+    values = embeddings.astype(jnp.promote_types(embeddings.dtype, jnp.float32))
+    if values.ndim == 2:
+        return values
+    return jnp.sum(values, axis=1) / jnp.maximum(caption_counts(embeddings), 1)[:, None]
+
+
+def caption_counts(embeddings: Array) -> Array:
+    """[n] int32: how many of the embeddings [n, captions, d] of each pair are not zero."""
+    return jnp.sum(jnp.any(embeddings != 0, axis=-1), axis=-1)
+
+
+def _sums_of(anchors: Anchors) -> Sums:
+    """Sums over a block of pairs at once."""
+    live = anchors.live
+    names = sorted(anchors.embeddings)
+    # A dead row may hold anything, NaN included.
+    alive = {m: _masked(anchors.embeddings[m], live) for m in names}
+    flat = {m: array.reshape(-1, array.shape[-1]) for m, array in alive.items()}
+    means = {m: pair_means(array) for m, array in alive.items()}
+    present = {m: jnp.any(rows != 0, axis=-1) for m, rows in flat.items()}
+    singles = {m: alive[m].ndim == 2 for m in names}
+    return Sums(
+        pairs=jnp.sum(live, dtype=jnp.float32),
+        counts={m: jnp.sum(live if singles[m] else present[m], dtype=jnp.float32) for m in names},
+        totals={m: jnp.sum(rows, axis=0, dtype=jnp.float32) for m, rows in flat.items()},
+        outers={m: _product(rows, rows) for m, rows in flat.items()},
+        means={m: jnp.sum(rows, axis=0) for m, rows in means.items()},
+        crosses={
+            first: {second: _product(means[first], means[second]) for second in names[i + 1 :]}
+            for i, first in itertools.islice(enumerate(names), len(names) - 1)
+        },
+    )
+
+
+def _masked(embeddings: Array, live: Array) -> Array:
+    return jnp.where(live.reshape(-1, *(1,) * (embeddings.ndim - 1)), embeddings, 0)
+
+
+def _product(first: Array, second: Array) -> Array:
+    """[d, e] float32 sum over rows of outer products."""
+    return jnp.einsum(
+        "nd,ne->de",
+        first,
+        second,
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=jnp.float32,
+    )
