@@ -1,4 +1,4 @@
-"""Image-text pairs and sets of labelled images, from where people keep them."""
+"""Captioned and labelled images, and what goes with them, read from where people keep them."""
 
 from asif_jax.data.image_set import Example, ImageSet
 from asif_jax.data.images import image_files, open_image

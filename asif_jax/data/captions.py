@@ -1,4 +1,4 @@
-"""Captions as people keep them, cleaned and checked in one way in sets of every form."""
+"""Captions as people keep them, cleaned and checked in the same way for every kind of source."""
 
 import json
 import re
@@ -11,19 +11,19 @@ CAPTION_KEYS = ("captions", "caption", "texts", "text")
 # Far beyond any caption: what is longer is a page, a log or an encoded file.
 _MOST_CHARACTERS = 10_000
 
-# Halves of characters, which JSON can hold and UTF-8 cannot.
+# Surrogates are halves of characters, which JSON can hold and UTF-8 cannot.
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def clean_captions(value: object) -> tuple[str, ...] | str:
-    """The captions in what a file holds under the name of a caption.
+    """Cleans what a file holds under the name of a caption.
 
     Args:
-      value: a string or a list; what is no string in it does not count.
+      value: a string, or a list in which only the strings count.
 
     Returns:
-      The captions, white space made single spaces, those left empty dropped; or the reason why
-      there are none.
+      The captions, with every run of white space made one space and without those that are then
+      empty; or the reason why there are none.
 
     Example:
       >>> clean_captions(["A  dog.", " ", None])
@@ -40,13 +40,13 @@ def clean_captions(value: object) -> tuple[str, ...] | str:
 
 
 def caption_value(row: Mapping[str, Any]) -> object:
-    """What a row holds under the first of the usual names of a caption that says anything.
+    """Finds the captions in a row: the first of the columns usually called so that is not empty.
 
     Args:
-      row: column -> value.
+      row: a mapping from columns to values.
 
     Returns:
-      The value, for `clean_captions`; None if there is none.
+      The value, which `clean_captions` cleans; None if there is none.
 
     Example:
       >>> caption_value({"text": "A dog.", "caption": ""})
@@ -56,13 +56,13 @@ def caption_value(row: Mapping[str, Any]) -> object:
 
 
 def decode_caption(content: bytes) -> tuple[str, ...] | str:
-    """The caption that a text file is.
+    """Decodes a text file the whole of which is one caption.
 
     Args:
-      content: of the file.
+      content: the bytes of the file.
 
     Returns:
-      As `clean_captions`.
+      The caption, or the reason why there is none, as from `clean_captions`.
 
     Example:
       >>> decode_caption("Ein Käfer.".encode("latin-1"))
@@ -75,10 +75,10 @@ def decode_caption(content: bytes) -> tuple[str, ...] | str:
 
 
 def parse_object(content: bytes) -> dict[str, Any] | str:
-    """Parses a JSON object from wherever it comes.
+    """Parses a JSON object that may be damaged or hostile.
 
     Args:
-      content: UTF-8.
+      content: the bytes of a text in UTF-8.
 
     Returns:
       The object, or what is wrong with it.
@@ -89,24 +89,24 @@ def parse_object(content: bytes) -> dict[str, Any] | str:
     """
     try:
         value = json.loads(content.decode("utf-8-sig"))
-    # Brackets nested by the thousand, and numbers of as many digits, fail in ways of their own.
+    # Thousands of nested brackets raise RecursionError, and numbers of too many digits ValueError.
     except (ValueError, RecursionError):
         return "not JSON in UTF-8"
     return value if isinstance(value, dict) else "not a JSON object"
 
 
 def require_captions(captions: tuple[str, ...] | str, place: Path) -> tuple[str, ...]:
-    """Insists on captions, where an example is read by its number.
+    """Raises an error if there are no captions; for examples that are read by their number.
 
     Args:
-      captions: from `clean_captions` or `decode_caption`.
-      place: what to call the example.
+      captions: what `clean_captions` or `decode_caption` returned.
+      place: what to call the example in the error.
 
     Returns:
       The captions.
 
     Raises:
-      ValueError: there are none; names the place and the cause.
+      ValueError: there are no captions; the message names the place and the cause.
     """
     if isinstance(captions, str):
         raise ValueError(f"{place}: {captions}")

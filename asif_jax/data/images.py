@@ -1,4 +1,4 @@
-"""Image files: which they are, and how they are opened."""
+"""Which files are images, and how they are opened."""
 
 import warnings
 from pathlib import Path
@@ -8,15 +8,15 @@ from PIL import Image, ImageOps
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 
-# What photographs come as. Pillow would hand PostScript, whatever its name, to another program.
+# Photographs come in these formats. Pillow would hand PostScript to another program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
-# Beyond any camera in common use: larger files are likelier decompression bombs.
+# No camera in common use makes larger images, so these are more likely decompression bombs.
 _MAX_PIXELS = 89_478_485
 
 
 def images_below(directory: Path) -> list[Path]:
-    """The image files of a folder and all folders below it, told by their suffix.
+    """Lists the image files of a folder and of all folders below it, told by their suffix.
 
     Args:
       directory: the folder.
@@ -32,16 +32,17 @@ def images_below(directory: Path) -> list[Path]:
 
 
 def image_files(path: Path) -> list[Path]:
-    """The image files that a path names.
+    """Lists the image files that a path names.
 
     Args:
-      path: a file, which is taken as it is, or a folder, which is searched with all below it.
+      path: a file, which is accepted whatever its suffix, or a folder, which is searched together
+        with all folders below it.
 
     Returns:
       The files, sorted.
 
     Raises:
-      ValueError: no such path, or a folder without images.
+      ValueError: there is no such path, or the folder holds no images.
     """
     if not path.exists():
         raise ValueError(f"no such file or folder: {path}")
@@ -54,42 +55,42 @@ def image_files(path: Path) -> list[Path]:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Opens an image as RGB, upright, transparency on white.
+    """Opens an image as RGB, turned upright, with transparent parts made white.
 
     Args:
-      path: the image file; of an animation the first frame counts.
+      path: the image file; of an animation, the first frame is used.
 
     Returns:
       The decoded image.
 
     Raises:
-      ValueError: the file is missing, may not be read, is no image, is cut short, or has more than
-        89 megapixels; names the file and the cause.
+      ValueError: the file is missing, may not be read, is not an image, is cut short, or has more
+        than 89 megapixels; the message names the file and the cause.
     """
     return decode_image(path, str(path))
 
 
 def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
-    """Decodes an image as RGB, upright, transparency on white.
+    """Decodes an image as RGB, turned upright, with transparent parts made white.
 
     Args:
       source: a file, or the bytes of one, open for reading.
-      name: what to call it.
+      name: what to call it in errors.
 
     Returns:
       The decoded image.
 
     Raises:
-      ValueError: as for `open_image`; the message begins with the name.
+      ValueError: for the same causes as `open_image`; the message begins with the name.
     """
     try:
         with warnings.catch_warnings():
-            # The limit below is the same everywhere; Pillow's own can be changed by anyone.
+            # The limit below is the one that counts: any library may change Pillow's own.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(source, formats=_FORMATS) as image:
                 width, height = image.size
                 if width * height <= _MAX_PIXELS:
-                    return _to_rgb(ImageOps.exif_transpose(image))
+                    return _on_white(ImageOps.exif_transpose(image))
     except PermissionError as error:
         raise ValueError(f"{name}: no permission to read it") from error
     except FileNotFoundError as error:
@@ -104,10 +105,11 @@ def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
     raise ValueError(f"{name}: {width} x {height} pixels is too large")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _on_white(image: Image.Image) -> Image.Image:
+    """The image as RGB, with a white background where it is transparent."""
     image.load()
     if image.mode.startswith("I"):
-        # 16 bits a pixel: convert() would clip at 255.
+        # These have 16 bits per pixel, which convert() would clip at 255.
         image = image.point(lambda value: value * (1 / 256)).convert("L")
     if not image.has_transparency_data:
         return image.convert("RGB")

@@ -9,22 +9,25 @@ class Pair(NamedTuple):
     """An image file and what people say of it.
 
     Attributes:
-      image: the image file.
-      captions: one or more, stripped, none empty.
-      group: the first folder below the root that holds the image, "" if it lies in the root.
+      image: is the image file.
+      captions: holds one or more captions, cleaned, none of them empty.
+      group: names the first folder below the root that holds the image, and is "" if the image
+        lies in the root itself.
+      items: holds the files of further modalities, as (modality, absolute path).
     """
 
     image: Path
     captions: tuple[str, ...]
     group: str
+    items: tuple[tuple[str, Path], ...] = ()
 
 
 class Skipped(NamedTuple):
     """Something that was left out, and why.
 
     Attributes:
-      path: the file, or the line of a file as "metadata.jsonl:3".
-      reason: why, in a few words.
+      path: names the file, or the line of a file as in "metadata.jsonl:3".
+      reason: says in a few words why it was left out.
     """
 
     path: Path
@@ -39,10 +42,10 @@ class PairList(NamedTuple):
 
 
 def group_of(image: Path, root: Path) -> str:
-    """The first folder below the root that holds the image.
+    """Finds the first folder below the root that holds the image.
 
     Args:
-      image: a file below root.
+      image: an image file below the root.
       root: a folder.
 
     Returns:
@@ -57,13 +60,13 @@ def group_of(image: Path, root: Path) -> str:
 
 
 def leads_outside(name: str) -> bool:
-    """Whether a name in somebody's list could mean a file outside the folder it is relative to.
+    """Tells whether a file name in a list could lead out of the folder that it is relative to.
 
     Args:
-      name: as the list has it.
+      name: the file name, as the list has it.
 
     Returns:
-      True for absolute paths and those that go up.
+      True for absolute paths and for those that contain "..".
 
     Example:
       >>> leads_outside("images/../../secret.png")
@@ -74,14 +77,14 @@ def leads_outside(name: str) -> bool:
 
 
 def none_usable(source: Path, skipped: Sequence[Skipped]) -> ValueError:
-    """The error for a source that gives no pair at all.
+    """Makes the error for a source that gives no pair at all.
 
     Args:
       source: where pairs were looked for.
       skipped: what was found there but cannot be used.
 
     Returns:
-      The error, for the caller to raise; names the first thing skipped and the cause.
+      The error, for the caller to raise. It names the first thing skipped and the cause.
     """
     if not skipped:
         return ValueError(f"no images with captions in {source}")

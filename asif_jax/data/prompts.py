@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-# Our own: the bare word, then frames that captions of photographs often have.
+# The bare word, then sentences in which captions of photographs often put it.
 GENERAL = (
     "{}",
     "a {}.",
@@ -17,17 +17,17 @@ GENERAL = (
 
 
 def sentences(classes: Sequence[str], templates: Sequence[str]) -> list[str]:
-    """Every class in every template.
+    """Puts every class into every template.
 
     Args:
-      classes: names.
+      classes: the names of the classes.
       templates: sentences with {} in the place of the name.
 
     Returns:
       The sentences, class by class.
 
     Raises:
-      ValueError: no class, no template, or a template without {}.
+      ValueError: there is no class or no template, or a template has no {}.
 
     Example:
       >>> sentences(["cat", "dog"], ["{}", "a {}."])
@@ -46,13 +46,14 @@ def read_templates(path: Path) -> tuple[str, ...]:
     """Reads templates from a file.
 
     Args:
-      path: one a line, with {} in the place of the class; empty lines do not count.
+      path: a text file with one template per line, each with {} in the place of the class. Empty
+        lines do not count.
 
     Returns:
       The templates.
 
     Raises:
-      ValueError: no template, one without {}, or a file that is not UTF-8.
+      ValueError: there is no template, one has no {}, or the file is not UTF-8.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

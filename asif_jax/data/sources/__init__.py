@@ -1,1 +1,1 @@
-"""Kinds of sources, one a file."""
+"""Kinds of sources, one file each, which `table` lists; the other files here serve several."""

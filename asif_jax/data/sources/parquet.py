@@ -13,16 +13,17 @@ from asif_jax.data.image_set import Example, ImageSet, file_state
 from asif_jax.data.images import decode_image
 from asif_jax.data.pairs import Skipped, leads_outside
 from asif_jax.data.sources.parquet_rows import RowReader, arrow
-from asif_jax.data.sources.shards import locate, shard_files, sharded
+from asif_jax.data.sources.shards import locate, set_of_shards, shard_files
+from asif_jax.data.sources.source import Options, Source
 
 _NAMES = re.compile(r"\.parquet$", re.IGNORECASE)
 
-# Columns of text that may hold the paths of images.
+# The names of text columns that may hold the paths of images.
 _PATH_KEYS = ("image", "file_name", "image_path", "path")
 
 
 class _Shard(NamedTuple):
-    """A Parquet file, its columns, and how many rows its groups up to each hold together."""
+    """A Parquet file, its columns of image and captions, and where each row group ends."""
 
     path: Path
     state: str
@@ -34,23 +35,24 @@ def read_parquet(source: Path) -> ImageSet:
     """Reads the captioned images of Parquet files.
 
     Args:
-      source: a Parquet file, or a folder that holds some, at any depth. The image is a column of
-        structs with `bytes` and `path`, or of bytes; or else a column image, file_name, image_path
-        or path that holds paths relative to the folder of the file, and never out of it. The
-        captions are a column captions, caption, texts or text, of strings or of lists of them.
+      source: a Parquet file, or a folder that holds some, at any depth. The images are a column of
+        structs with `bytes` and `path`, or a column of bytes; or else a column image, file_name,
+        image_path or path of paths, which are relative to the folder of the file and may not lead
+        out of it. The captions are a column captions, caption, texts or text, of strings or of
+        lists of strings.
 
     Returns:
-      The images, in the order of the files, sorted by path, and of their rows. `skipped` names
-      files that cannot be used; rows that cannot are errors when they are read.
+      The images, in the order of their rows, file after file, the files sorted by path. `skipped`
+      names the files that cannot be used. A row that cannot be used is an error when it is read.
 
     Raises:
-      ValueError: pyarrow is missing, or there is no such source, or nothing usable in it.
+      ValueError: pyarrow is missing, there is no such source, or nothing in it is usable.
     """
     files = parquet_files(source)
     found = [_index(path) for path in files]
     shards = [item for item in found if isinstance(item, _Shard)]
     rows = RowReader()
-    return sharded(
+    return set_of_shards(
         source,
         files,
         [int(shard.ends[-1]) for shard in shards],
@@ -61,16 +63,17 @@ def read_parquet(source: Path) -> ImageSet:
 
 
 def parquet_files(source: Path) -> list[Path]:
-    """The Parquet files that a path names.
+    """Lists the Parquet files that a path names.
 
     Args:
-      source: a file, which is taken as it is, or a folder, which is searched with all below it.
+      source: a file, which is accepted whatever its name, or a folder, which is searched together
+        with all folders below it.
 
     Returns:
-      The files, sorted; none in a folder without.
+      The files, sorted; none if the folder holds none.
 
     Raises:
-      ValueError: no such file or folder.
+      ValueError: there is no such file or folder.
     """
     return shard_files(source, _NAMES)
 
@@ -180,5 +183,17 @@ def _content(value: Any) -> object:
     if not value.is_valid or not arrow().types.is_struct(value.type):
         return value.as_py()
     content = value["bytes"].as_py()
-    # Beside bytes, the path only says where they came from.
+    # Where there are bytes, the path only says where they came from.
     return value["path"].as_py() if content is None and "path" in value else content
+
+
+def _matches(source: str, _: Options) -> bool:
+    path = Path(source)
+    return bool(parquet_files(path)) if path.is_dir() else _NAMES.search(path.name) is not None
+
+
+SOURCE = Source(
+    "set of Parquet files",
+    matches=_matches,
+    read=lambda source, _: read_parquet(Path(source)),
+)

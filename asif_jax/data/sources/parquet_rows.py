@@ -1,4 +1,4 @@
-"""Rows of Parquet files by number, a few at a time, however large the row groups are."""
+"""Reads rows of Parquet files by number, a few at a time, however large the row groups are."""
 
 import collections
 import importlib
@@ -9,37 +9,39 @@ from typing import Any
 
 from asif_jax.data.sources.shards import trouble_with
 
-# Rows decoded at once, and how many stay in memory: threads ask for rows close by.
+# How many rows are decoded at once, and how many stay in memory: threads ask for rows that are
+# close to each other.
 _BATCH = 32
 _KEPT = 128
 
-# Columns are read through a buffer of this size; without one they are read in one piece.
+# Without a buffer, a whole column of a row group is read in one piece.
 _BUFFER = 2**20
 
 
 def arrow() -> Any:
-    """The library that reads Parquet.
+    """Imports the library that reads Parquet.
 
     Returns:
-      The module pyarrow, its module parquet loaded.
+      The module pyarrow, with its module parquet loaded.
 
     Raises:
-      ValueError: it is missing.
+      ValueError: the library is missing; the message says how to install it.
     """
     try:
         importlib.import_module("pyarrow.parquet")
         return importlib.import_module("pyarrow")
     except ImportError as error:
         raise ValueError(
-            f"reading Parquet takes pyarrow: pip install 'asif-jax[data]' ({error})"
+            f"reading Parquet requires pyarrow: pip install 'asif-jax[data]' ({error})"
         ) from error
 
 
 class RowReader:
-    """Reads rows from anywhere, at the cost of a stream where they are asked for in order.
+    """Reads rows in any order, and cheaply where they are asked for in nearly ascending order.
 
-    A row group cannot be entered in the middle, but it can be read on from where the former row
-    was: so one is decoded once and never in memory as a whole. Safe in threads.
+    A row group can only be decoded from its beginning. The reader therefore keeps its place in one,
+    and reads on from there: in ascending order each row group is decoded once, and it is never in
+    memory as a whole. Several threads may use a reader.
     """
 
     def __init__(self):
@@ -57,16 +59,17 @@ class RowReader:
 
         Args:
           path: a Parquet file.
-          state: of the file, from `file_state`, when its rows were counted.
-          columns: the columns to read; others are left alone.
-          group: the number of a row group.
-          row: the number of a row in it.
+          state: what `file_state` returned when the rows of the file were counted.
+          columns: the names of the columns to read; no others are read.
+          group: the number of the row group.
+          row: the number of the row in it.
 
         Returns:
           The Arrow scalars of the columns.
 
         Raises:
-          ValueError: the row group is damaged there, or the file is gone or written anew.
+          ValueError: the row group is damaged at this row or before it, or the file is gone or was
+            written anew.
         """
         with self._lock:
             start, batch = self._batch((path, state, tuple(columns), group), row)
@@ -84,7 +87,7 @@ class RowReader:
         try:
             return self._read_on(place, row)
         except (OSError, ValueError, arrow().ArrowException) as error:
-            # Remembered, or each row behind would have all that is before read again.
+            # The damage is remembered: else each later row would read all those before it again.
             reason = f"row group cut short or damaged ({' '.join(str(error).split())})"
             self._damaged[place] = self._next, reason
             self._open = None

@@ -1,17 +1,15 @@
-"""One call from what a user names to a set of images to evaluate on."""
+"""One call from what a user names to a set of images."""
 
 import dataclasses
 from pathlib import Path
+from typing import Literal, NoReturn
 
-from asif_jax.data.image_set import ImageSet, captioned
-from asif_jax.data.images import images_below
-from asif_jax.data.sources.folder import find_metadata, read_folder, refuse_metadata_below
-from asif_jax.data.sources.labelled import has_class_folders, name_classes, read_class_folders
-from asif_jax.data.sources.parquet import parquet_files, read_parquet
-from asif_jax.data.sources.tfds import read_tfds
-from asif_jax.data.sources.webdataset import is_tar, read_webdataset, tar_files
-
-_TFDS = "tfds:"
+from asif_jax.data.classes import name_classes
+from asif_jax.data.image_set import ImageSet
+from asif_jax.data.sources.class_folders import read_class_folders
+from asif_jax.data.sources.folder import read_folder
+from asif_jax.data.sources.source import Options, option_to_refuse
+from asif_jax.data.sources.table import SOURCES
 
 
 def read_set(
@@ -21,32 +19,39 @@ def read_set(
     data_dir: Path | None = None,
     feature: str | None = None,
     labels_file: Path | None = None,
+    modalities: tuple[str, ...] = (),
+    need: Literal["captions"] | None = None,
 ) -> ImageSet:
-    """Finds a set of labelled or captioned images.
+    """Reads a set of labelled or captioned images from where it is kept.
 
     Args:
-      source: "tfds:NAME", a set that TFDS has prepared; a .tar or .parquet file or a folder of
-        them; or a folder of images, either captioned (with metadata.jsonl, metadata.csv or a .txt
-        beside an image) or with one folder a class. A folder of images that is both counts as
-        captioned unless there is a labels file.
-      split: of a TFDS set; see `read_tfds`.
-      data_dir: where TFDS keeps its sets.
+      source: "tfds:NAME" for a set that TFDS has prepared; "stamps:" for the stamps of Tux Paint,
+        or "stamps:FOLDER" if they lie elsewhere; a .tar or .parquet file, or a folder of such
+        files; or a folder of images. The images of a folder either have captions (in
+        metadata.jsonl, in metadata.csv or in a .txt beside each image), or lie in one folder per
+        class. A folder that has both counts as captioned unless there is a labels file.
+      split: the split of a TFDS set; see `read_tfds`.
+      data_dir: the folder in which TFDS keeps its sets.
       feature: the feature of a TFDS set that holds the label or the captions.
       labels_file: names for the classes; see `name_classes`.
+      modalities: what to read of every example beside its image and captions, such as "speech".
+        A captioned folder has them as columns of its metadata; see `read_folder`.
+      need: "captions" if a set without captions is of no use. The error then says which captions
+        are missing rather than which classes.
 
     Returns:
-      The set, its classes in words.
+      The set, with its classes in words.
 
     Raises:
-      ValueError: nothing usable there, or options that do not fit it.
+      ValueError: there is nothing usable, an option does not apply to this kind of source, or
+        there are no captions although they are needed.
     """
-    if source.startswith(_TFDS):
-        name = source.removeprefix(_TFDS)
-        found = read_tfds(name, split=split, data_dir=data_dir, feature=feature)
-    elif split or data_dir or feature:
-        raise ValueError(f"{source} is no TFDS set (tfds:NAME): it has no split, feature, data_dir")
-    else:
-        found = _read_path(Path(source), labelled=labels_file is not None)
+    if need and labels_file:
+        raise ValueError(f"{labels_file} names classes, but captions are needed")
+    options = Options(split, data_dir, feature, labels_file, tuple(modalities))
+    found = _read(source, options, need)
+    if found.classes and need:
+        _refuse_without_captions(source)
     if found.classes:
         return dataclasses.replace(found, classes=name_classes(found.classes, labels_file))
     if labels_file is not None:
@@ -56,36 +61,43 @@ def read_set(
     return found
 
 
-def _read_path(path: Path, *, labelled: bool) -> ImageSet:
+def _read(source: str, options: Options, need: str | None) -> ImageSet:
+    """Reads a source as the first kind that it matches."""
+    for candidate in SOURCES:
+        if candidate.matches(source, options):
+            _check_options(source, options, candidate.kind, candidate.options)
+            return candidate.read(source, options)
+    _check_options(source, options, "path", ())
+    _refuse_unknown(Path(source), need)
+
+
+def _check_options(source: str, options: Options, kind: str, applicable: tuple[str, ...]) -> None:
+    """Refuses options that do not apply to this kind of source."""
+    name = option_to_refuse(options, applicable)
+    if name is not None:
+        others = " or ".join(other.kind for other in SOURCES if name in other.options)
+        raise ValueError(
+            f"{source} is no {others} but a {kind}, so the option {name!r} does not apply to it"
+        )
+
+
+def _refuse_unknown(path: Path, need: str | None) -> NoReturn:
+    """Says what is wrong with a source that is of no known kind."""
     if path.is_dir():
-        return _read_folder(path, labelled=labelled)
-    if is_tar(path):
-        return read_webdataset(path)
-    if path.suffix.lower() == ".parquet":
-        return read_parquet(path)
+        if need:
+            _refuse_without_captions(str(path))
+        # It raises, since too few class folders are what made the folder match no kind.
+        read_class_folders(path)
     if path.exists():
         raise ValueError(f"neither a folder nor a .tar or .parquet file: {path}")
     raise ValueError(f"no such folder: {path}")
 
 
-def _read_folder(directory: Path, *, labelled: bool) -> ImageSet:
-    if labelled:
-        return read_class_folders(directory)
-    if _has_captions(directory):
-        return captioned(directory, read_folder(directory))
-    refuse_metadata_below(directory)
-    # Beside folders of images, such files are what these came in.
-    if has_class_folders(directory):
-        return read_class_folders(directory)
-    # In this order: img2dataset writes tables without images beside its tar files.
-    if tar_files(directory):
-        return read_webdataset(directory)
-    if parquet_files(directory):
-        return read_parquet(directory)
-    return read_class_folders(directory)
-
-
-def _has_captions(directory: Path) -> bool:
-    if find_metadata(directory):
-        return True
-    return any(image.with_suffix(".txt").is_file() for image in images_below(directory))
+def _refuse_without_captions(source: str) -> NoReturn:
+    """Says which captions are missing, as exactly as the kind of source allows."""
+    if Path(source).is_dir():
+        # It raises, and names the first image that has no caption.
+        read_folder(Path(source))
+    raise ValueError(
+        f"{source} holds labels, but captions are needed: name the feature that holds captions"
+    )

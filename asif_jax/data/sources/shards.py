@@ -1,4 +1,4 @@
-"""What sets have in common that keep many examples to a file: tar files, Parquet."""
+"""What kinds of sources share that keep many examples in each file: tar files and Parquet."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -11,17 +11,18 @@ from asif_jax.data.pairs import Skipped, none_usable
 
 
 def shard_files(source: Path, names: re.Pattern[str]) -> list[Path]:
-    """The files of a set.
+    """Lists the files of a set.
 
     Args:
-      source: a file, which is taken as it is, or a folder, which is searched with all below it.
-      names: what the names of such files match.
+      source: a file, which is accepted whatever its name, or a folder, which is searched together
+        with all folders below it.
+      names: a pattern that the names of such files match.
 
     Returns:
-      The files, sorted; none in a folder without.
+      The files, sorted; none if the folder holds none.
 
     Raises:
-      ValueError: no such file or folder.
+      ValueError: there is no such file or folder.
     """
     if not source.exists():
         raise ValueError(f"no such file or folder: {source}")
@@ -34,7 +35,7 @@ def shard_files(source: Path, names: re.Pattern[str]) -> list[Path]:
     )
 
 
-def sharded(
+def set_of_shards(
     source: Path,
     files: Sequence[Path],
     sizes: Sequence[int],
@@ -43,14 +44,14 @@ def sharded(
     place: Callable[[int, int], Path],
     skipped: Sequence[Skipped],
 ) -> ImageSet:
-    """A set of captioned images from files that hold many each.
+    """Makes one set of images from files that hold many each.
 
     Args:
-      source: what the user named.
-      files: all its files, for the identity.
+      source: the file or folder that the user named.
+      files: all its files, usable or not, on which the identity depends.
       sizes: how many examples each usable file holds, in order.
-      read: the number of a usable file and of an example in it -> the example.
-      place: likewise -> what to call the image.
+      read: returns an example, given the number of a usable file and that of an example in it.
+      place: returns what to call the image, given the same two numbers.
       skipped: what is left out, and why.
 
     Returns:
@@ -58,7 +59,7 @@ def sharded(
       is written anew.
 
     Raises:
-      ValueError: the files hold no example.
+      ValueError: the files hold no usable example.
     """
     ends = np.cumsum(sizes)
     if not len(ends) or not ends[-1]:
@@ -75,14 +76,14 @@ def sharded(
 
 
 def locate(ends: np.ndarray, index: int) -> tuple[int, int]:
-    """Where an item lies among parts.
+    """Finds the part of a whole in which an item lies.
 
     Args:
-      ends: [parts] int, how many items the parts up to each hold together.
-      index: of the item.
+      ends: [parts] int; entry i is the number of items in parts 0 to i together.
+      index: the index of the item in the whole.
 
     Returns:
-      The number of the part, and of the item in it.
+      The number of the part, and the index of the item in it.
 
     Raises:
       IndexError: there is no such item.
@@ -98,14 +99,14 @@ def locate(ends: np.ndarray, index: int) -> tuple[int, int]:
 
 
 def trouble_with(path: Path, state: str) -> str:
-    """Whether what was found in a file still lies where it was found.
+    """Says why a file can no longer be read as it was when it was indexed.
 
     Args:
       path: the file.
-      state: from `file_state`, before the file was looked through.
+      state: what `file_state` returned before the file was indexed.
 
     Returns:
-      What is in the way, if the file was written anew since or is gone; nothing otherwise.
+      The reason, if the file was written anew since or is gone; otherwise the empty string.
     """
     try:
         changed = file_state(path) != state

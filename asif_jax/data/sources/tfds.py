@@ -1,6 +1,7 @@
 """Sets that TensorFlow Datasets has prepared, read by name and without TensorFlow.
 
-Sets prepared with file_format="array_record" are read record by record; images are decoded here.
+A set must be prepared with file_format="array_record", which can be read record by record. Images
+are decoded here, not by TFDS.
 """
 
 import importlib
@@ -15,6 +16,9 @@ import numpy as np
 from asif_jax.data.captions import clean_captions, require_captions
 from asif_jax.data.image_set import Example, ImageSet, file_state, fingerprint
 from asif_jax.data.images import decode_image
+from asif_jax.data.sources.source import Options, Source
+
+_PREFIX = "tfds:"
 
 _DEFAULT_SPLITS = ("test", "validation")
 
@@ -29,19 +33,19 @@ def read_tfds(
     """Reads a set of labelled or captioned images that TFDS has prepared.
 
     Args:
-      name: the set as TFDS calls it, "name", "name/config" or with ":version".
-      split: a split or slice of one, such as "test[:1000]"; by default "test", or "validation"
-        where the former is missing or without labels, or the only one.
-      data_dir: where TFDS keeps its sets; by default where TFDS does.
-      feature: the feature that holds the label or the captions; by default the set's supervised
-        key, else captions, else a label, if there is no doubt which.
+      name: what TFDS calls the set: "name" or "name/config", either with ":version" or without.
+      split: a split, or a slice of one such as "test[:1000]". By default it is "test", or else
+        "validation" if there is no "test" or it has no labels, or else the only split.
+      data_dir: the folder in which TFDS keeps its sets; by default the one that TFDS uses.
+      feature: the feature that holds the label or the captions. By default it is the supervised
+        key of the set, or else its captions, or else its label, if only one feature can be meant.
 
     Returns:
-      The set; the classes as its metadata call them.
+      The set, its classes called as its metadata call them.
 
     Raises:
-      ValueError: TFDS is missing, or the set, or its preparation as array_record, or the split; or
-        there are no images, or no clear label or captions.
+      ValueError: TFDS is missing; the set is missing, has no such split or is not prepared as
+        array_record; or it has no images, or no feature that is clearly the label or the captions.
     """
     builder = _builder(name, data_dir)
     image = _image_feature(name, builder.info)
@@ -92,7 +96,7 @@ def _builder(name: str, data_dir: Path | None) -> Any:
 
 def _prepared_builder(tfds: Any, name: str, where: str) -> Any:
     try:
-        # Prepared files say all that reading takes; the code of some sets asks for TensorFlow.
+        # Prepared files describe themselves, whereas the code of some sets requires TensorFlow.
         return tfds.core.read_only_builder.builder_from_files(name, data_dir=where)
     except tfds.core.registered.DatasetNotFoundError:
         return tfds.builder(name, data_dir=where)
@@ -103,7 +107,8 @@ def _library(name: str) -> Any:
         return importlib.import_module("tensorflow_datasets")
     except ImportError as error:
         raise ValueError(
-            f"reading tfds:{name} takes TensorFlow Datasets: pip install 'asif-jax[data]' ({error})"
+            f"reading tfds:{name} requires TensorFlow Datasets: "
+            f"pip install 'asif-jax[data]' ({error})"
         ) from error
 
 
@@ -139,12 +144,12 @@ def _target_feature(name: str, info: Any, wanted: str | None) -> Any:
 
 
 def _kind(feature: Any) -> str:
-    # A sequence passes on all attributes of what it holds, so only the type tells.
+    # A sequence has all attributes of what it holds, so only its type tells the two apart.
     return type(feature).__name__
 
 
 def _is_image(feature: Any) -> bool:
-    # Images of other types hold depths and the like.
+    # Images of other types are depth maps and the like.
     return _kind(feature) == "Image" and feature.np_dtype in (np.uint8, np.uint16)
 
 
@@ -157,7 +162,7 @@ def _is_text(feature: Any) -> bool:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The strings in a feature, which may be a list of them, or hold them beside numbers."""
+    """The strings in a feature: it may be one, a list of them, or a mapping that holds some."""
     if isinstance(value, bytes | str):
         yield value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     elif isinstance(value, Mapping):
@@ -212,3 +217,20 @@ def _files(builder: Any, split: str, features: tuple[str, str]) -> Iterator[tupl
     for part in builder.info.splits[split].file_instructions:
         path = Path(part.filename)
         yield path.name, file_state(path), str(part.skip), str(part.take)
+
+
+def _read(source: str, options: Options) -> ImageSet:
+    return read_tfds(
+        source.removeprefix(_PREFIX),
+        split=options.split,
+        data_dir=options.data_dir,
+        feature=options.feature,
+    )
+
+
+SOURCE = Source(
+    "TFDS set (tfds:NAME)",
+    matches=lambda source, _: source.startswith(_PREFIX),
+    read=_read,
+    options=("split", "data_dir", "feature"),
+)

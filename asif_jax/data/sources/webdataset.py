@@ -1,16 +1,14 @@
-"""Pairs in tar files, as img2dataset and WebDataset write them, read where they lie.
+"""Pairs in tar files, as img2dataset and WebDataset write them, read without unpacking.
 
-The headers are read once. After that an example costs two reads at known places, wherever a job
-starts; the index takes some 45 bytes a pair.
+The headers are read once, to make an index of some 45 bytes per pair. After that any example costs
+two reads at known places, wherever a job starts.
 """
 
-import os
 import re
-import tarfile
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,17 +21,15 @@ from asif_jax.data.captions import (
 )
 from asif_jax.data.image_set import Example, ImageSet, file_state
 from asif_jax.data.images import SUFFIXES, decode_image
-from asif_jax.data.pairs import Skipped, leads_outside
-from asif_jax.data.sources.shards import shard_files, sharded, trouble_with
+from asif_jax.data.pairs import Skipped
+from asif_jax.data.sources.shards import set_of_shards, shard_files, trouble_with
+from asif_jax.data.sources.source import Options, Source
+from asif_jax.data.sources.tar_members import Member, members_of
 
-# Compressed ones too: they are not overlooked but named.
+# Compressed files match too, so that they are named as unusable and not overlooked.
 _NAMES = re.compile(r"\.(tar(\.(gz|bz2|xz|zst))?|tgz|tbz2?|txz)$", re.IGNORECASE)
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 
-# Members are read whole; no image within the limit of pixels needs more.
-_MOST_BYTES = 2**30
-
-# Where the image and the caption of a sample lie, and where its name ends among those of all.
+# Where the image and the caption of a sample lie, and where its name ends in the joined names.
 _SAMPLE = np.dtype(
     [
         ("image", "i8"),
@@ -44,17 +40,6 @@ _SAMPLE = np.dtype(
         ("name_end", "i8"),
     ]
 )
-
-
-class _Member(NamedTuple):
-    """A file in a tar file; `problem` says why it cannot be used, if so."""
-
-    name: str
-    key: str
-    suffix: str
-    start: int
-    size: int
-    problem: str
 
 
 class _Shard(NamedTuple):
@@ -70,21 +55,24 @@ def read_webdataset(source: Path) -> ImageSet:
     """Reads the captioned images of tar files.
 
     Args:
-      source: a tar file, or a folder that holds some, at any depth. Members that follow each other
-        and have one key, their path up to the first dot of the name, are a sample: an image, and
-        its caption in .txt or else in .json, under `caption` or `text`.
+      source: a tar file, or a folder that holds some, at any depth. The key of a member is its path
+        up to the first dot of its name. Members that follow each other and have the same key are
+        one sample: an image, and its captions in a .txt or else in a .json, which holds them under
+        captions, caption, texts or text.
 
     Returns:
-      The images, in the order of the files, sorted by path, and of their members. `skipped` names
-      what is damaged, samples that lack a part, and those whose key came before in the same file.
+      The images, in the order of the members, file after file, the files sorted by path. `skipped`
+      names what is damaged, the samples that lack a part, and those whose key came before in the
+      same file.
 
     Raises:
-      ValueError: no such source, or nothing usable in it, such as compressed files alone.
+      ValueError: there is no such source, or nothing in it is usable, for example because all files
+        are compressed.
     """
     files = tar_files(source)
     skipped: list[Skipped] = []
     shards = [_index(path, skipped) for path in files]
-    return sharded(
+    return set_of_shards(
         source,
         files,
         [len(shard.samples) for shard in shards],
@@ -95,28 +83,29 @@ def read_webdataset(source: Path) -> ImageSet:
 
 
 def tar_files(source: Path) -> list[Path]:
-    """The tar files that a path names, compressed ones among them.
+    """Lists the tar files that a path names, compressed ones among them.
 
     Args:
-      source: a file, which is taken as it is, or a folder, which is searched with all below it.
+      source: a file, which is accepted whatever its name, or a folder, which is searched together
+        with all folders below it.
 
     Returns:
-      The files, sorted; none in a folder without.
+      The files, sorted; none if the folder holds none.
 
     Raises:
-      ValueError: no such file or folder.
+      ValueError: there is no such file or folder.
     """
     return shard_files(source, _NAMES)
 
 
 def is_tar(path: Path) -> bool:
-    """Whether a file is a tar file by its name, compressed or not.
+    """Tells by its name whether a file is a tar file, compressed or not.
 
     Args:
       path: the file.
 
     Returns:
-      Whether it is.
+      True if it is a tar file.
 
     Example:
       >>> is_tar(Path("00000.tar")), is_tar(Path("00000.tar.gz")), is_tar(Path("guitar.png"))
@@ -126,7 +115,7 @@ def is_tar(path: Path) -> bool:
 
 
 def _index(path: Path, skipped: list[Skipped]) -> _Shard:
-    """Looks through a tar file; what cannot be used is added to `skipped`."""
+    """Indexes a tar file, and adds what cannot be used to `skipped`."""
     state = file_state(path)
     names = bytearray()
     samples = np.fromiter(_samples(path, names, skipped), _SAMPLE)
@@ -134,28 +123,28 @@ def _index(path: Path, skipped: list[Skipped]) -> _Shard:
 
 
 def _samples(path: Path, names: bytearray, skipped: list[Skipped]) -> Iterator[tuple]:
-    """The samples of a file as rows of the index; the names are added to `names`."""
+    """Yields the samples of a file as rows of the index, and adds their names to `names`."""
     seen: set[str] = set()
-    for group in _groups(_members(path, skipped)):
+    for group in _groups(members_of(path, skipped)):
         first = next(iter(group.values()))
         if first.key in seen:
             skipped.append(_skip(path, first, "its key came before"))
             continue
         seen.add(first.key)
         match _image_and_text(group):
-            case (_Member() as bad, str(reason)):
+            case (Member() as bad, str(reason)):
                 skipped.append(_skip(path, bad, reason))
-            case (_Member() as image, _Member() as text):
+            case (Member() as image, Member() as text):
                 names += image.name.encode("utf-8", "surrogateescape")
                 is_json = text.suffix == ".json"
                 yield image.start, image.size, text.start, text.size, is_json, len(names)
 
 
-def _skip(path: Path, member: _Member, reason: str) -> Skipped:
+def _skip(path: Path, member: Member, reason: str) -> Skipped:
     return Skipped(Path(f"{path}:{member.name}"), reason)
 
 
-def _image_and_text(group: Mapping[str, _Member]) -> tuple[_Member, _Member | str]:
+def _image_and_text(group: Mapping[str, Member]) -> tuple[Member, Member | str]:
     """The two parts of a sample, or the member to name and what is wrong."""
     first = next(iter(group.values()))
     image = next((group[suffix] for suffix in group if suffix in SUFFIXES), None)
@@ -168,9 +157,9 @@ def _image_and_text(group: Mapping[str, _Member]) -> tuple[_Member, _Member | st
     return (image, text) if text else (image, "no caption")
 
 
-def _groups(members: Iterator[_Member]) -> Iterator[dict[str, _Member]]:
-    """Members of one key that follow each other, by suffix; one that comes again begins anew."""
-    group: dict[str, _Member] = {}
+def _groups(members: Iterator[Member]) -> Iterator[dict[str, Member]]:
+    """Members of one key that follow each other, by suffix; a repeated suffix begins another."""
+    group: dict[str, Member] = {}
     key = None
     for member in members:
         if group and (member.key != key or member.suffix in group):
@@ -180,75 +169,6 @@ def _groups(members: Iterator[_Member]) -> Iterator[dict[str, _Member]]:
         group[member.suffix] = member
     if group:
         yield group
-
-
-def _members(path: Path, skipped: list[Skipped]) -> Iterator[_Member]:
-    """The files in a tar file; if it ends before its time, that is added to `skipped`."""
-    end = 0
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            for info, following in _headers(file, size):
-                end = min(following, size)
-                if member := _member(info, size):
-                    yield member
-            if reason := _untimely_end(file, end):
-                skipped.append(Skipped(path, reason))
-    except OSError as error:
-        skipped.append(Skipped(path, f"unreadable: {error.strerror}"))
-
-
-def _headers(file: BinaryIO, size: int) -> Iterator[tuple[tarfile.TarInfo, int]]:
-    """The headers up to the first that is damaged, each with the place of the following one."""
-    following = 0
-    try:
-        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
-            while following < size:
-                file.seek(following)
-                # Unlike next(), this keeps no list of all members.
-                info = tarfile.TarInfo.fromtarfile(tar)
-                # A damaged size can be negative, and lead back again and again.
-                if info.size < 0 or tar.offset <= following:
-                    return
-                following = tar.offset
-                yield info, following
-    # Damaged headers make tarfile raise errors of other types than its own.
-    except (tarfile.TarError, ArithmeticError, LookupError, ValueError, RecursionError):
-        return
-
-
-def _untimely_end(file: BinaryIO, end: int) -> str:
-    """What is wrong where no header follows; nothing at the mark that ends a tar file."""
-    file.seek(0)
-    if end == 0 and file.read(6).startswith(_COMPRESSED):
-        return "compressed, so that no image can be read by its number; unpack it first"
-    file.seek(end)
-    block = file.read(tarfile.BLOCKSIZE)
-    if len(block) == tarfile.BLOCKSIZE and not any(block):
-        return ""
-    return f"cut short or damaged at byte {end:,}" if end else "not a tar file, or an empty one"
-
-
-def _member(info: tarfile.TarInfo, file_size: int) -> _Member | None:
-    """What a header says of a file; None for a folder or a hidden file."""
-    folder, slash, base = info.name.rpartition("/")
-    stem, dot, suffix = base.partition(".")
-    if info.isdir() or not stem:
-        return None
-    if info.issym() or info.islnk():
-        problem = "a link, which is not followed"
-    elif not info.isreg() or info.issparse():
-        problem = "not a plain file"
-    elif leads_outside(info.name):
-        problem = "its path leads outside the tar file"
-    elif info.offset_data + info.size > file_size:
-        problem = "cut short"
-    elif info.size > _MOST_BYTES:
-        problem = f"{info.size:,} bytes are too many"
-    else:
-        problem = ""
-    key, suffix = folder + slash + stem, (dot + suffix).lower()
-    return _Member(info.name, key, suffix, info.offset_data, info.size, problem)
 
 
 def _place(shard: _Shard, row: int) -> Path:
@@ -263,7 +183,7 @@ def _read(shard: _Shard, row: int) -> Example:
         raise ValueError(f"{place}: {trouble}")
     image, image_size, text, text_size, is_json, _ = shard.samples[row].tolist()
     try:
-        # Opened anew for each: threads share nothing, and no number of files stays open.
+        # Opened for each example, so that threads share nothing and no files stay open.
         with shard.path.open("rb") as file:
             file.seek(text)
             text = file.read(text_size)
@@ -280,3 +200,15 @@ def _captions(content: bytes, *, is_json: bool) -> tuple[str, ...] | str:
         return decode_caption(content)
     row = parse_object(content)
     return row if isinstance(row, str) else clean_captions(caption_value(row))
+
+
+def _matches(source: str, _: Options) -> bool:
+    path = Path(source)
+    return bool(tar_files(path)) if path.is_dir() else is_tar(path)
+
+
+SOURCE = Source(
+    "set of tar files",
+    matches=_matches,
+    read=lambda source, _: read_webdataset(Path(source)),
+)

@@ -60,9 +60,9 @@ def embed_set(
         known: dict[int, tuple[int, tuple[str, ...]]] = {}
 
         def open_item(index: int) -> Image.Image:
-            image, label, captions = images.read(index)
-            known[index] = label, captions
-            return image
+            example = images.read(index)
+            known[index] = example.label, example.captions
+            return example.image
 
         embeddings, kept, skipped = embed_opened(
             items, open_item, encoder, place=images.place, progress=False

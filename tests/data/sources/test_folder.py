@@ -151,3 +151,107 @@ def test_unusable_folders_are_named(tmp_path):
     (tmp_path / "metadata.csv").write_bytes(b"file_name,caption\na.png,\xff\n")
     with pytest.raises(ValueError, match=r"metadata\.csv is not UTF-8"):
         read_folder(tmp_path)
+
+
+def write_spoken(directory, *rows):
+    for name in ("a", "b"):
+        add_image(directory / f"{name}.png")
+        (directory / f"{name}.wav").write_bytes(name.encode())
+    write_jsonl(directory, *rows)
+
+
+def spoken(name, speech, caption="A dog."):
+    return {"file_name": f"{name}.png", "caption": caption, "speech": speech}
+
+
+def test_files_of_further_modalities_are_read_when_asked_for(tmp_path, monkeypatch):
+    write_spoken(tmp_path, {**spoken("a", "a.wav"), "depth": "b.wav"}, spoken("b", "b.wav"))
+    found = read_set(str(tmp_path), modalities=("speech",))
+    assert found.modalities == ("speech",)
+    assert [found.read(index).items for index in range(2)] == [
+        {"speech": tmp_path / "a.wav"},
+        {"speech": tmp_path / "b.wav"},
+    ]
+    assert found.read(0).captions == ("A dog.",)
+    unasked = read_set(str(tmp_path))
+    assert (unasked.modalities, unasked.read(0).items) == ((), {})
+    both = read_set(str(tmp_path), modalities=("speech", "depth"))
+    assert both.read(0).items == {"speech": tmp_path / "a.wav", "depth": tmp_path / "b.wav"}
+    assert [(item.path.name, item.reason) for item in both.skipped] == [
+        ("metadata.jsonl:2", "no depth")
+    ]
+    monkeypatch.chdir(tmp_path)
+    relative = read_set(".", modalities=("speech",))
+    assert relative.read(0).items == {"speech": tmp_path / "a.wav"}
+    assert relative.identity == found.identity
+
+
+def test_the_identity_follows_the_files_of_every_modality(tmp_path):
+    write_spoken(tmp_path, spoken("a", "a.wav"))
+
+    def identity(**options):
+        return read_set(str(tmp_path), **options).identity
+
+    spoken_before, unspoken = identity(modalities=("speech",)), identity()
+    os.utime(tmp_path / "a.wav", ns=(0, 12345))
+    assert identity() == unspoken
+    assert len({spoken_before, unspoken, identity(modalities=("speech",))}) == 3
+
+
+@pytest.mark.parametrize(
+    ("speech", "reason"),
+    [
+        (None, "no speech"),
+        ("", "no speech"),
+        (["a.wav"], "no speech"),
+        ("../a.wav", "speech leads outside the folder: ../a.wav"),
+        ("/etc/passwd", "speech leads outside the folder: /etc/passwd"),
+        ("gone.wav", "no such speech file"),
+        ("zero\0.wav", "no such speech file"),
+    ],
+)
+def test_a_row_without_its_further_file_is_skipped_and_named(tmp_path, speech, reason):
+    write_spoken(tmp_path, spoken("a", speech), spoken("b", "b.wav"))
+    pairs, skipped = read_folder(tmp_path, modalities=("speech",))
+    assert [pair.image.name for pair in pairs] == ["b.png"]
+    assert [item.reason for item in skipped] == [reason]
+    assert len(read_folder(tmp_path).pairs) == 2
+
+
+def test_rows_of_one_image_must_have_the_same_further_files(tmp_path):
+    rows = (
+        spoken("a", "a.wav", "One."),
+        spoken("a", "b.wav", "Two."),
+        spoken("a", "a.wav", "Three."),
+    )
+    write_spoken(tmp_path, *rows)
+    pairs, skipped = read_folder(tmp_path, modalities=("speech",))
+    assert [pair.captions for pair in pairs] == [("One.", "Three.")]
+    assert [(item.path.name, item.reason) for item in skipped] == [
+        ("b.wav", f"{tmp_path / 'a.png'} has another speech already")
+    ]
+
+
+def test_csv_columns_may_be_modalities(tmp_path):
+    write_spoken(tmp_path)
+    (tmp_path / "metadata.jsonl").unlink()
+    rows = "file_name,caption,speech\na.png,A dog.,a.wav\nb.png,A cat.,\n"
+    (tmp_path / "metadata.csv").write_text(rows)
+    pairs, skipped = read_folder(tmp_path, modalities=("speech",))
+    assert [pair.items for pair in pairs] == [(("speech", tmp_path / "a.wav"),)]
+    assert [item.reason for item in skipped] == ["no speech"]
+
+
+def test_modalities_that_no_column_can_hold_are_refused(tmp_path):
+    write_spoken(tmp_path, spoken("a", "a.wav"))
+    for name in ("image", "text", "captions", "file_name"):
+        with pytest.raises(ValueError, match=f"'{name}' cannot be a further modality"):
+            read_folder(tmp_path, modalities=(name,))
+    (tmp_path / "metadata.jsonl").unlink()
+    (tmp_path / "a.txt").write_text("A dog.")
+    with pytest.raises(ValueError, match=r"no metadata\.jsonl or .* files of 'speech'"):
+        read_folder(tmp_path, modalities=("speech",))
+    (tmp_path / "train").mkdir()
+    write_jsonl(tmp_path / "train", spoken("a", "a.wav"))
+    with pytest.raises(ValueError, match=f"but {tmp_path}/train has: name that folder"):
+        read_folder(tmp_path, modalities=("speech",))

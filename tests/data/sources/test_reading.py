@@ -1,6 +1,7 @@
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,6 +9,8 @@ import pytest
 from PIL import Image
 
 from asif_jax.data import read_folder, read_set
+from asif_jax.data.sources.source import Options
+from asif_jax.data.sources.table import SOURCES
 
 
 def add_image(path):
@@ -104,3 +107,81 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "set.zip").touch()
     with pytest.raises(ValueError, match=r"neither a folder nor .*set\.zip"):
         read_set(str(tmp_path / "set.zip"))
+
+
+def add_classes(directory, *names):
+    for name in names:
+        add_image(directory / name / "1.png")
+    return directory
+
+
+def sources_of_every_kind(root):
+    """One small source of every kind that lies on the disk, by the name of the kind."""
+    add_split(root / "captioned")
+    add_tar(root / "tar" / "1.tar")
+    (root / "parquet").mkdir()
+    pq.write_table(pa.table({"image": [b""], "text": ["x"]}), root / "parquet" / "1.parquet")
+    return {
+        "captioned folder": root / "captioned",
+        "folder with one folder per class": add_classes(root / "classes", "cats", "dogs"),
+        "set of tar files": root / "tar",
+        "set of Parquet files": root / "parquet",
+        r"set of stamps \(stamps:\)": f"stamps:{root}",
+        "path": root / "gone",
+    }
+
+
+@pytest.mark.parametrize(
+    "option", [{"split": "test"}, {"data_dir": Path("sets")}, {"feature": "label"}]
+)
+def test_options_of_tfds_are_refused_elsewhere(tmp_path, option):
+    (name,) = option
+    for kind, source in sources_of_every_kind(tmp_path).items():
+        message = rf"is no TFDS set \(tfds:NAME\) but a {kind}, so the option '{name}' does not"
+        with pytest.raises(ValueError, match=message):
+            read_set(str(source), **option)
+
+
+def test_further_modalities_are_refused_where_they_cannot_be_read(tmp_path):
+    sources = sources_of_every_kind(tmp_path)
+    del sources["captioned folder"]
+    for kind, source in (sources | {r"TFDS set \(tfds:NAME\)": "tfds:toy"}).items():
+        message = rf"is no captioned folder but a {kind}, so the option 'modalities' does not"
+        with pytest.raises(ValueError, match=message):
+            read_set(str(source), modalities=("speech",))
+
+
+def test_a_source_is_read_as_the_first_kind_that_matches():
+    kinds = [source.kind for source in SOURCES]
+    assert len(set(kinds)) == len(kinds)
+    options = Options()
+    assert [s.kind for s in SOURCES if s.matches("tfds:toy", options)] == ["TFDS set (tfds:NAME)"]
+    assert [s.kind for s in SOURCES if s.matches("a.tar", options)] == ["set of tar files"]
+    assert not any(source.matches("no such thing", options) for source in SOURCES)
+
+
+def test_where_captions_are_needed_the_missing_ones_are_named(tmp_path):
+    classes = add_classes(tmp_path / "classes", "cats", "dogs")
+    with pytest.raises(ValueError, match=r"2 skipped.*cats/1\.png: no caption file"):
+        read_set(str(classes), need="captions")
+    add_image(tmp_path / "plain" / "1.png")
+    with pytest.raises(ValueError, match=r"1 skipped.*plain/1\.png: no caption file"):
+        read_set(str(tmp_path / "plain"), need="captions")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no images with captions in"):
+        read_set(str(tmp_path / "empty"), need="captions")
+    with pytest.raises(ValueError, match="no such folder"):
+        read_set(str(tmp_path / "gone"), need="captions")
+    # Such names would be refused for other reasons, if they were looked at.
+    wordnet = add_classes(tmp_path / "wordnet", "n01440764", "n01443537")
+    with pytest.raises(ValueError, match="no caption file"):
+        read_set(str(wordnet), need="captions")
+
+
+def test_sets_with_captions_are_what_is_needed(tmp_path):
+    add_split(tmp_path / "train")
+    add_tar(tmp_path / "1.tar")
+    assert captions(tmp_path / "train", need="captions") == ["From train."]
+    assert captions(tmp_path / "1.tar", need="captions") == ["From a tar."]
+    with pytest.raises(ValueError, match=r"labels\.txt names classes, but captions are needed"):
+        read_set(str(tmp_path / "train"), need="captions", labels_file=tmp_path / "labels.txt")

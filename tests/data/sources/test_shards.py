@@ -8,13 +8,13 @@ from PIL import Image
 
 from asif_jax.data import Example, Skipped
 from asif_jax.data.image_set import file_state
-from asif_jax.data.sources.shards import locate, shard_files, sharded, trouble_with
+from asif_jax.data.sources.shards import locate, set_of_shards, shard_files, trouble_with
 
 NAMES = re.compile(r"\.box$")
 
 
 def build(source, files, sizes, skipped=()):
-    return sharded(
+    return set_of_shards(
         source,
         files,
         sizes,

@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image
 
-from asif_jax.data import read_stamps
+from asif_jax.data import read_set, read_stamps
 
 
 def test_symbols_cartoons_and_mirrors_are_left_out(tmp_path):
@@ -36,3 +36,19 @@ def test_missing_stamps_say_what_to_install(tmp_path):
         read_stamps(tmp_path / "gone")
     with pytest.raises(ValueError, match="no stamps in"):
         read_stamps(tmp_path)
+
+
+def test_stamps_are_a_source(stamps):
+    found, pairs = read_set("stamps:"), read_stamps().pairs
+    assert (found.source, found.size) == (str(stamps.resolve()), len(pairs))
+    assert found.read(0).captions == pairs[0].captions
+
+
+def test_stamps_may_lie_anywhere(tmp_path):
+    (tmp_path / "food").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "food" / "nut.png")
+    (tmp_path / "food" / "nut.txt").write_text("A nut.\nde.utf8=Eine Nuss.\n")
+    found = read_set(f"stamps:{tmp_path}", need="captions")
+    assert [found.read(index).captions for index in range(found.size)] == [("A nut.",)]
+    with pytest.raises(ValueError, match="install the package tuxpaint-stamps-default"):
+        read_set(f"stamps:{tmp_path / 'gone'}")

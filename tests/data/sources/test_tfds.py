@@ -48,11 +48,11 @@ def test_a_set_is_read_by_name(data_dir):
     assert "test" in found.source
     seen = []
     for index in range(6):
-        image, label, captions = found.read(index)
-        seen.append(label)
-        color = Image.new("RGB", image.size, WORDS[label])
-        np.testing.assert_array_equal(np.asarray(image), np.asarray(color))
-        assert captions == ()
+        example = found.read(index)
+        seen.append(example.label)
+        color = Image.new("RGB", example.image.size, WORDS[example.label])
+        np.testing.assert_array_equal(np.asarray(example.image), np.asarray(color))
+        assert (example.captions, example.items) == ((), {})
     assert sorted(seen) == [0, 0, 1, 1, 2, 2]
 
 
@@ -170,7 +170,7 @@ def test_captions_of_any_script_and_byte(tmp_path):
 
 
 def test_coco_captions(tmp_path):
-    """TFDS's own code for this set takes TensorFlow; the prepared files do not."""
+    """TFDS's own code for this set requires TensorFlow; the prepared files do not."""
     box = {"id": np.int64, "area": np.int64, "bbox": FEATURES.BBoxFeature(), "is_crowd": np.bool_}
     features = {
         "image": FEATURES.Image(encoding_format="jpeg"),
@@ -248,9 +248,9 @@ def test_the_sets_of_the_paper(tmp_path, name):
     found = read_tfds(name, data_dir=tmp_path)
     assert found.classes == tuple(features["label"].names)
     for index in range(3):
-        image, label, _ = found.read(index)
-        expected = Image.new("RGB", (size, size), WORDS[label])
-        np.testing.assert_allclose(np.asarray(image), np.asarray(expected), atol=3)
+        example = found.read(index)
+        expected = Image.new("RGB", (size, size), WORDS[example.label])
+        np.testing.assert_allclose(np.asarray(example.image), np.asarray(expected), atol=3)
     if name.startswith("imagenet"):
         with pytest.raises(ValueError, match="WordNet ids"):
             read_set(f"tfds:{name}", data_dir=tmp_path)
