@@ -65,10 +65,11 @@ def _run_demo(command: Demo) -> None:
         encoders.load(command.text_encoder, modality="text"),
         class_names=None if command.pairs else demo.STAMP_CLASSES,
         queries=command.query or (() if command.pairs else demo.STAMP_QUERIES),
-        k=command.k,
-        p=command.p,
+        method=_method(command),
     )
-    report.write_report(command.report, report.render(demo.to_report(found)))
+    report.write_report(
+        command.report, report.render(report.of_demonstration(found, demo.facts(found)))
+    )
     print_result(demo.to_json(found) if command.json else demo.to_text(found), as_json=command.json)
     print(f"report: {command.report}", file=sys.stderr if command.json else sys.stdout)
 

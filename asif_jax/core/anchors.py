@@ -24,7 +24,8 @@ class Anchors(NamedTuple):
     """Image-text pairs (or pairs, triples, ... of any modalities) in slots of fixed capacity.
 
     Attributes:
-      embeddings: modality name -> [capacity, d] float32 or bfloat16 unit vectors; row i of every
+      embeddings: modality name -> [capacity, d] float32 or bfloat16 unit vectors, or
+        [capacity, captions, d] where zero vectors fill up the shorter lists; row i of every
         modality belongs to pair i.
       live: [capacity] bool, false where a slot is free. Its row then takes part in no score.
     """
@@ -47,7 +48,8 @@ def create(
     """Builds a model from the embeddings of its pairs. Runs on the host: it checks the values.
 
     Args:
-      embeddings: modality name -> [n, d] real and finite; row i of every modality is pair i.
+      embeddings: modality name -> [n, d] real and finite, or [n, captions, d]; row i of every
+        modality is pair i.
       capacity: slots to hold, at least n; the surplus is free for `insert`. By default n.
       dtype: float32, or bfloat16 for half the memory.
 
@@ -91,8 +93,7 @@ def as_anchors(pairs: "Anchors | Mapping[str, ArrayLike]") -> Anchors:
     if isinstance(pairs, Anchors):
         return pairs
     arrays = {modality: jnp.asarray(array) for modality, array in pairs.items()}
-    flat = {m: a.shape if a.ndim != 3 else (a.shape[0], a.shape[2]) for m, a in arrays.items()}
-    count = check_pairs(flat)
+    count = check_pairs({modality: array.shape for modality, array in arrays.items()})
     units = {
         m: normalize(a).astype(jnp.bfloat16 if a.dtype == jnp.bfloat16 else jnp.float32)
         for m, a in arrays.items()
@@ -116,8 +117,10 @@ def check_pairs(shapes: Mapping[str, tuple[int, ...]]) -> int:
       >>> check_pairs({"image": (5, 3), "text": (5, 2)})
       5
     """
-    if not shapes or any(len(shape) != 2 for shape in shapes.values()):
-        raise ValueError(f"embeddings must map each modality to an [n, d] array: got {shapes}")
+    if not shapes or any(len(shape) not in (2, 3) for shape in shapes.values()):
+        raise ValueError(
+            f"each modality must map to an [n, d] or [n, captions, d] array: got {shapes}"
+        )
     counts = {shape[0] for shape in shapes.values()}
     if len(counts) > 1:
         raise ValueError(f"every modality must hold the same number of pairs: got {shapes}")
@@ -130,7 +133,7 @@ def check_finite(array: np.ndarray, *, name: str, first: int = 0) -> None:
     """Refuses NaN and infinity where arrays enter from outside.
 
     Args:
-      array: [n, d] real, on the host.
+      array: [n, ...] real, on the host.
       name: what the array is, for the message.
       first: what to call its first row.
 
@@ -140,7 +143,7 @@ def check_finite(array: np.ndarray, *, name: str, first: int = 0) -> None:
     Example:
       >>> check_finite(np.zeros([2, 3]), name="image embeddings")
     """
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=-1))
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=tuple(range(1, array.ndim))))
     if bad.size:
         raise ValueError(
             f"{name} {array.shape} hold NaN or infinity in {bad.size} of {len(array)} rows, "
@@ -168,7 +171,10 @@ def grow(anchors: Anchors, *, capacity: int) -> Anchors:
     extra = capacity - anchors.capacity
     if extra < 0:
         raise ValueError(f"cannot grow {anchors.capacity} slots to {capacity}")
-    embeddings = {m: jnp.pad(a, ((0, extra), (0, 0))) for m, a in anchors.embeddings.items()}
+    embeddings = {
+        m: jnp.pad(a, ((0, extra),) + ((0, 0),) * (a.ndim - 1))
+        for m, a in anchors.embeddings.items()
+    }
     return Anchors(embeddings, jnp.pad(anchors.live, (0, extra)))
 
 
@@ -320,14 +326,15 @@ def _checked_rows(
 ) -> tuple[dict[str, Array], Array]:
     """Unit rows for each modality and which rows are finite in all of them, [b] bool."""
     arrays = {modality: jnp.asarray(array) for modality, array in embeddings.items()}
-    expected = {m: ("b", array.shape[-1]) for m, array in anchors.embeddings.items()}
+    expected = {m: ("b", *array.shape[1:]) for m, array in anchors.embeddings.items()}
     shapes = {modality: array.shape for modality, array in arrays.items()}
     fits = shapes.keys() == expected.keys() and all(
-        len(shape) == 2 and shape[1] == expected[m][1] for m, shape in shapes.items()
+        len(shape) == len(expected[m]) and shape[1:] == expected[m][1:]
+        for m, shape in shapes.items()
     )
     if not fits or len({shape[0] for shape in shapes.values()}) != 1:
         raise ValueError(f"the model takes {expected}: got {shapes}")
-    finite = [jnp.isfinite(array).all(axis=-1) for array in arrays.values()]
+    finite = [jnp.isfinite(a).all(axis=range(1, a.ndim)) for a in arrays.values()]
     units = {m: normalize(array).astype(anchors.embeddings[m].dtype) for m, array in arrays.items()}
     return units, functools.reduce(jnp.logical_and, finite)
 

@@ -107,7 +107,7 @@ def _writer(sharding: NamedSharding | None):
 @functools.cache
 def _placer():
     def place(array: Array, first: Array, rows: Array) -> Array:
-        return jax.lax.dynamic_update_slice(array, rows, (first, 0))
+        return jax.lax.dynamic_update_slice(array, rows, (first,) + (0,) * (array.ndim - 1))
 
     return jax.jit(place, donate_argnums=0, compiler_options=_compiler_options())
 
@@ -141,7 +141,7 @@ def _write_block(
     def write(array: Array, rows: Array) -> Array:
         if sharding is None:
             return _set_rows(array, first, rows, given, 0)
-        (axis,) = sharding.spec
+        axis = sharding.spec[0]
 
         def write_part(part: Array, first: Array, rows: Array, given: Array) -> Array:
             offset = jax.lax.axis_index(axis) * part.shape[0]

@@ -4,18 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax.numpy as jnp
-
 from asif_jax import encoders
-from asif_jax.core.anchors import represent
-from asif_jax.core.explanation import explain
-from asif_jax.core.projection import RelativeRepresentation
-from asif_jax.core.scoring import class_scores, mean_prompts, rank, similarity
+from asif_jax.core.scoring import rank
 from asif_jax.data import Skipped
 from asif_jax.data.prompts import sentences
 from asif_jax.encoders import Encoder
 from asif_jax.jobs.embedding.embed import embed_images, embed_texts
-from asif_jax.store import EncoderRecord, Model, StoredPair
+from asif_jax.model import EncoderRecord, Model, class_scores
+from asif_jax.store import StoredPair
 
 
 class Guess(NamedTuple):
@@ -118,9 +114,8 @@ def name_images(
     image_encoder, text_encoder = (load_encoder(model, m) for m in ("image", "text"))
     embeddings, kept, skipped = embed_images(images, image_encoder, progress=progress)
     texts = embed_texts(in_words, text_encoder, progress=False)
-    texts = jnp.reshape(texts, [len(labels), len(templates), -1])
-    texts = texts if prompts == "max" else mean_prompts(texts)
-    scores = class_scores(_represent(model, "image", embeddings), _represent(model, "text", texts))
+    texts = texts.reshape(len(labels), len(templates), -1)
+    scores = class_scores(model, embeddings, texts, rule=prompts)
     best_scores, best = rank(scores, top=min(top, len(labels)))
     ranked = zip(kept, best_scores.tolist(), best.tolist(), strict=True)
     named = [
@@ -163,7 +158,7 @@ def search_images(
         gallery = [StoredPair(str(images[index]), ()) for index in kept]
     else:
         embeddings, skipped, gallery = model.anchors.embeddings["image"], (), model.pairs
-    scores = similarity(_represent(model, "text", query), _represent(model, "image", embeddings))
+    scores = model.score(model.represent(query, "text"), model.represent(embeddings, "image"))
     best_scores, best = rank(scores[0], top=min(top, len(gallery)))
     found = [
         Found(gallery[i].image, gallery[i].captions, score)
@@ -192,13 +187,8 @@ def explain_match(
     """
     pixels, _, _ = embed_images([image], load_encoder(model, "image"), progress=False)
     words = embed_texts([text], load_encoder(model, "text"), progress=False)
-    explanation = explain(
-        _represent(model, "image", pixels)[0], _represent(model, "text", words)[0]
-    )
+    image, text = model.represent(pixels, "image")[0], model.represent(words, "text")[0]
+    explanation = model.explain(image, text)
     ranked = zip(explanation.indices.tolist(), explanation.contributions.tolist(), strict=True)
-    reasons = [Reason(model.pairs[i], share) for i, share in list(ranked)[:top] if share > 0]
+    reasons = [Reason(model.pairs[i], share) for i, share in list(ranked)[:top] if share]
     return float(explanation.contributions.sum()), reasons
-
-
-def _represent(model: Model, modality: str, embeddings) -> RelativeRepresentation:
-    return represent(embeddings, model.anchors, modality=modality, k=model.k, p=model.p)

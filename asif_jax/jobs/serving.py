@@ -1,11 +1,13 @@
 """A model that serves, and the store it came from: edited in one call, for the next query to see.
 
-The model comes from `store.open_anchors`, with a capacity that leaves room: slot i is row i of the
-store. An edit is committed first and then written into the model's own memory, so that nothing is
-copied, recompiled or embedded again. The model given is used up.
+The model comes from `store.open_model`, or its pairs alone from `store.open_anchors`, with a
+capacity that leaves room: slot i is row i of the store. An edit is committed first and then written
+into the model's own memory, so that no pair is copied, recompiled or embedded again. The method of a
+model is fitted anew to sums that follow the edit. The model given is donated.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -15,27 +17,30 @@ from jax.typing import ArrayLike
 from asif_jax import store
 from asif_jax.core import in_place
 from asif_jax.core.anchors import Anchors
+from asif_jax.model import Model, edited, rows_of
 from asif_jax.store import Store, StoredPair
 from asif_jax.store.commits import exchange, unit_rows
 
 _ROWS = 1 << 14
 
+Serving = TypeVar("Serving", Model, Anchors)
+
 
 def insert(
     opened: Store,
-    anchors: Anchors,
+    serving: Serving,
     embeddings: Mapping[str, ArrayLike],
     pairs: Sequence[StoredPair],
     *,
     message: str = "add",
-) -> tuple[Anchors, range]:
+) -> tuple[Serving, range]:
     """Adds pairs to a store and to the model that serves from it.
 
     With several processes, all call this with the same arguments, and the first one commits.
 
     Args:
       opened: the store.
-      anchors: the model, from `store.open_anchors`; used up.
+      serving: the model, from `store.open_model` or `store.open_anchors`; donated.
       embeddings: modality -> [b, d] real and finite.
       pairs: what they were made of, b of them.
       message: for the log.
@@ -48,17 +53,17 @@ def insert(
         the store are as they were then, and the model can still be used.
       StoreError: another writer was first, or the store cannot be written; likewise.
     """
-    return replace(opened, anchors, (), embeddings, pairs, message=message)
+    return replace(opened, serving, (), embeddings, pairs, message=message)
 
 
 def remove(
-    opened: Store, anchors: Anchors, rows: Sequence[int] | np.ndarray, *, message: str = "remove"
-) -> Anchors:
+    opened: Store, serving: Serving, rows: Sequence[int] | np.ndarray, *, message: str = "remove"
+) -> Serving:
     """Removes pairs from a store and from the model that serves from it.
 
     Args:
       opened: the store.
-      anchors: the model, from `store.open_anchors`; used up.
+      serving: the model, from `store.open_model` or `store.open_anchors`; donated.
       rows: [b] int, of live pairs.
       message: for the log.
 
@@ -70,23 +75,24 @@ def remove(
     """
     if jax.process_index() == 0:
         store.remove(opened, rows, message=message)
-    return in_place.clear(anchors, rows)
+    gone = _rows_of(serving, rows)
+    return _with(serving, in_place.clear(_pairs_of(serving), rows), removed=gone)
 
 
 def replace(
     opened: Store,
-    anchors: Anchors,
+    serving: Serving,
     rows: Sequence[int] | np.ndarray,
     embeddings: Mapping[str, ArrayLike],
     pairs: Sequence[StoredPair],
     *,
     message: str = "replace",
-) -> tuple[Anchors, range]:
+) -> tuple[Serving, range]:
     """Removes pairs and adds others, in one commit, from and to a store and a model.
 
     Args:
       opened: the store.
-      anchors: the model, from `store.open_anchors`; used up.
+      serving: the model, from `store.open_model` or `store.open_anchors`; donated.
       rows: [r] int, of live pairs to remove.
       embeddings: modality -> [b, d] real and finite.
       pairs: what the new ones were made of, b of them.
@@ -100,6 +106,7 @@ def replace(
       StoreError: as for `insert`, or a row that is not live.
     """
     units = unit_rows(opened, embeddings, count=len(pairs))
+    anchors = _pairs_of(serving)
     room = anchors.capacity - store.row_count(opened)
     if len(pairs) > room:
         raise ValueError(f"{len(pairs)} pairs do not fit into the {room} slots that are left")
@@ -107,21 +114,24 @@ def replace(
     if jax.process_index() == 0:
         added = exchange(opened, rows, units, pairs, message=message)
     first = _from_the_first_process(-1 if added is None else added.start)
+    gone = _rows_of(serving, rows)
+    units = {m: _widened(array, anchors.embeddings[m].shape) for m, array in units.items()}
     anchors = in_place.clear(anchors, rows)
     anchors = in_place.overwrite(anchors, first, units, np.ones(len(pairs), bool))
-    return anchors, range(first, first + len(pairs))
+    added = range(first, first + len(pairs))
+    return _with(serving, anchors, added=list(added), removed=gone), added
 
 
 def update(
-    opened: Store, anchors: Anchors, former: int | str, latter: int | str | None = None
-) -> tuple[Anchors, int]:
+    opened: Store, serving: Serving, former: int | str, latter: int | str | None = None
+) -> tuple[Serving, int]:
     """Brings a model to another version of its store: what others have added and removed since.
 
     Only what differs is read. Every process of several calls this, with the same versions.
 
     Args:
       opened: the store.
-      anchors: the model, from `store.open_anchors`; used up.
+      serving: the model, from `store.open_model` or `store.open_anchors`; donated.
       former: the version it holds, by number or name.
       latter: the version it shall hold; by default the newest.
 
@@ -133,13 +143,57 @@ def update(
       StoreError: no such version, or the store was compacted: open it and the model anew.
     """
     found = store.snapshot(opened, latter)
+    anchors = _pairs_of(serving)
     if len(found.live) > anchors.capacity:
         raise ValueError(f"{len(found.live)} rows do not fit into {anchors.capacity} slots")
     changed = store.diff(opened, former, found.version)
+    gone = _rows_of(serving, changed.removed)
     for rows in _runs(changed.added):
-        units = store.read_rows(found, rows)
+        units = {
+            m: _widened(array, anchors.embeddings[m].shape)
+            for m, array in store.read_rows(found, rows).items()
+        }
         anchors = in_place.overwrite(anchors, rows.start, units, np.ones(len(rows), bool))
-    return in_place.clear(anchors, changed.removed), found.version
+    anchors = in_place.clear(anchors, changed.removed)
+    return _with(serving, anchors, added=changed.added, removed=gone), found.version
+
+
+def _pairs_of(serving: Model | Anchors) -> Anchors:
+    return serving.anchors if isinstance(serving, Model) else serving
+
+
+def _rows_of(serving: Model | Anchors, rows: Sequence[int] | np.ndarray) -> Anchors | None:
+    """The rows of pairs that are about to go, if the model's method will have to know them."""
+    return rows_of(serving.anchors, rows) if isinstance(serving, Model) else None
+
+
+def _with(
+    serving: Serving,
+    anchors: Anchors,
+    *,
+    added: Sequence[int] | np.ndarray = (),
+    removed: Anchors | None = None,
+) -> Serving:
+    """The model of these pairs, its method fitted to what changed."""
+    if not isinstance(serving, Model):
+        return anchors
+    return edited(serving, anchors, added=rows_of(anchors, added), removed=removed)
+
+
+def _widened(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Rows with as many captions as the slots of a model have room for.
+
+    Raises:
+      ValueError: they have more.
+    """
+    if rows.ndim < 3 or rows.shape[1] == shape[1]:
+        return rows
+    if rows.shape[1] > shape[1]:
+        raise ValueError(
+            f"pairs of {rows.shape[1]} captions do not fit into slots of {shape[1]}: "
+            "open the model anew"
+        )
+    return np.pad(rows, ((0, 0), (0, shape[1] - rows.shape[1]), (0, 0)))
 
 
 def _runs(rows: np.ndarray) -> Iterator[range]:

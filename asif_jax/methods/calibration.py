@@ -1,4 +1,6 @@
-"""Probabilities from scores: a temperature fitted on pairs held out."""
+"""Probabilities from scores, and when nothing matches: fitted on pairs held out."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +8,50 @@ from jax import Array
 from jax.typing import ArrayLike
 
 _STEPS = 60
+
+
+class Calibration(NamedTuple):
+    """What makes the scores of a model comparable to chance.
+
+    Attributes:
+      temperature: of the softmax that turns scores for labels into probabilities.
+      threshold: the score below which an input and a sentence have nothing to do with each other.
+    """
+
+    temperature: float
+    threshold: float
+
+
+@jax.jit
+def fit_threshold(own: ArrayLike, other: ArrayLike) -> Array:
+    """The score that best tells pairs that belong together from pairs that do not.
+
+    Args:
+      own: [a] real, scores of held-out pairs.
+      other: [b] real, scores of held-out inputs with the other sides of other pairs.
+
+    Returns:
+      A float32 scalar: of all midways between neighbouring scores, that with the largest share of
+      own scores above it plus share of other scores below it.
+
+    Raises:
+      ValueError: no scores of either kind.
+
+    Example:
+      >>> fit_threshold([0.6, 0.8], [0.1, 0.2]).item()
+      0.4000000059604645
+    """
+    own, other = (
+        jnp.ravel(jnp.asarray(own, jnp.float32)),
+        jnp.ravel(jnp.asarray(other, jnp.float32)),
+    )
+    if not own.size or not other.size:
+        raise ValueError(f"a threshold needs scores of both kinds: got {own.size}, {other.size}")
+    ordered = jnp.sort(jnp.concatenate([own, other]))
+    middles = (ordered[:-1] + ordered[1:]) / 2
+    above = 1.0 - jnp.searchsorted(jnp.sort(own), middles) / own.size
+    below = jnp.searchsorted(jnp.sort(other), middles) / other.size
+    return middles[jnp.argmax(above + below)]
 
 
 @jax.jit

@@ -4,13 +4,14 @@ Hotelling, "Relations Between Two Sets of Variates", Biometrika 1936, with shrin
 covariances. For frozen encoders of images and texts it is a method of ours.
 """
 
+import functools
 from collections.abc import Mapping
+
+from jax import Array
 
 from asif_jax.methods import rules
 from asif_jax.methods.linear import Weights, linear_method
 from asif_jax.methods.method import Method
-from asif_jax.methods.statistics import Sums, moments
-from asif_jax.methods.whitening import Metric, shrunk_metric
 
 
 def cca(*, shrinkage: float | Mapping[str, float] | None = None) -> Method:
@@ -35,15 +36,14 @@ def cca(*, shrinkage: float | Mapping[str, float] | None = None) -> Method:
       >>> method.score(state, left, right).argmax(axis=1).tolist()
       [0, 1, 2, 3, 4, 5, 6, 7, 8]
     """
-
-    def space(sums: Sums, modality: str) -> Metric:
-        added = rules.chosen(shrinkage, modality, rules.cca_shrinkage, sums)
-        return shrunk_metric(*moments(sums, modality), added)
-
     settings = {} if shrinkage is None else {"shrinkage": shrinkage}
-    weights = Weights(_correlations, _correlations)
-    return linear_method("cca", settings, first=space, second=space, weights=weights)
+    return linear_method(
+        "cca",
+        settings,
+        shrinkage=functools.partial(rules.chosen, shrinkage, rule=rules.cca_shrinkage),
+        weights=Weights(_correlations, _correlations),
+    )
 
 
-def _correlations(values):
+def _correlations(values: Array) -> Array:
     return values

@@ -4,6 +4,7 @@ Li et al., "CSA: Data-efficient Mapping of Unimodal Features to Multimodal Featu
 section 4.
 """
 
+import functools
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -12,8 +13,6 @@ from jax import Array
 from asif_jax.methods import rules
 from asif_jax.methods.linear import Weights, linear_method
 from asif_jax.methods.method import Method
-from asif_jax.methods.statistics import Sums, moments
-from asif_jax.methods.whitening import Metric, shrunk_metric
 
 
 def csa(
@@ -37,10 +36,6 @@ def csa(
       {'dimension': 100}
     """
 
-    def space(sums: Sums, modality: str) -> Metric:
-        added = rules.chosen(shrinkage, modality, rules.cca_shrinkage, sums)
-        return shrunk_metric(*moments(sums, modality), added)
-
     def first_variates(correlations: Array) -> Array:
         # They ascend.
         place = jnp.arange(correlations.shape[0])
@@ -49,5 +44,9 @@ def csa(
 
     given = {"dimension": dimension, "shrinkage": shrinkage}
     settings = {name: value for name, value in given.items() if value is not None}
-    weights = Weights(first_variates, first_variates, after=jnp.sqrt)
-    return linear_method("csa", settings, first=space, second=space, weights=weights)
+    return linear_method(
+        "csa",
+        settings,
+        shrinkage=functools.partial(rules.chosen, shrinkage, rule=rules.cca_shrinkage),
+        weights=Weights(first_variates, first_variates, after=jnp.sqrt),
+    )

@@ -86,4 +86,4 @@ def fused(*methods: Method, weights: Sequence[float] | None = None) -> Method:
         return by_size(sum(share * part for share, part in zip(shares, found, strict=True)))  # type: ignore
 
     settings = {"methods": [[m.name, dict(m.settings)] for m in methods], "weights": shares}
-    return Method(fit, represent, score, explain, "fused", settings)
+    return Method(fit, represent, score, explain, measure, "fused", settings)

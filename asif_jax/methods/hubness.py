@@ -176,9 +176,10 @@ def with_csls(method: Method, *, bank: int = 512, neighbours: int = 10) -> Metho
         "bank": bank,
         "neighbours": neighbours,
     }
-    return Method(fit, represent, score, explain, "with_csls", settings)
+    return Method(fit, represent, score, explain, method.measure, "with_csls", settings)
 
 
+@functools.partial(jax.jit, static_argnames="count")
 def _spread(live: Array, count: int) -> tuple[Array, Array]:
     """Slots of live pairs at even distances, [count], and which of them are not surplus."""
     pairs = jnp.sum(live, dtype=jnp.int32)
@@ -195,6 +196,7 @@ def _mean_rows(embeddings: Array, slots: Array) -> Array:
     return rows if rows.ndim == 2 else pair_means(rows)
 
 
+@functools.partial(jax.jit, static_argnames="neighbours")
 def _nearest_mean(scores: Array, filled: Array, neighbours: int) -> tuple[Array, Array]:
     """[b] mean of the largest scores in a bank, and [b, bank] the share of each in it."""
     known = jnp.where(filled, scores, -jnp.inf)

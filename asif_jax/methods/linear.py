@@ -25,14 +25,14 @@ from asif_jax.core.anchors import Anchors, as_anchors, embeddings_of
 from asif_jax.core.cosine import normalize
 from asif_jax.core.explanation import Explanation, by_size
 from asif_jax.methods.method import Method, Pairs
-from asif_jax.methods.statistics import Sums, cross_covariance, measure, pair_means
-from asif_jax.methods.whitening import Metric, centred, solve_rows
+from asif_jax.methods.statistics import Sums, cross_covariance, measure, moments, pair_means
+from asif_jax.methods.whitening import Metric, centred, shrunk_metric, solve_rows
 
 # Correlations below this share of the largest are rounding, and count as none.
 _SMALLEST = 1e-3
 
-# (sums, modality) -> the space that a side is whitened in.
-Space = Callable[[Sums, str], Metric]
+# (sums, modality) -> the shrinkage of the space that a modality is whitened in.
+Shrinkage = Callable[[Sums, str], Any]
 
 
 class Side(NamedTuple):
@@ -102,18 +102,18 @@ def linear_method(
     name: str,
     settings: Mapping[str, Any],
     *,
-    first: Space,
-    second: Space,
+    shrinkage: Shrinkage,
     weights: Weights,
+    whiten: tuple[bool, bool] = (True, True),
 ) -> Method:
     """A method that compares unit codes in canonical coordinates.
 
     Args:
       name: of the method.
       settings: that it is stored with.
-      first: the space of the first modality by name.
-      second: the space of the second.
+      shrinkage: of the spaces that modalities are whitened in.
       weights: of the coordinates.
+      whiten: whether the first modality by name is whitened, and the second; both are centred.
 
     Returns:
       The method.
@@ -122,7 +122,8 @@ def linear_method(
     def fit(pairs: Pairs, sums: Sums | None = None) -> LinearState:
         anchors = as_anchors(pairs)
         sums = measure(anchors) if sums is None else sums
-        return LinearState(anchors, *_fit(sums, first=first, second=second))
+        shrinkages = {m: jnp.float32(shrinkage(sums, m)) for m in anchors.embeddings}
+        return LinearState(anchors, *_fit(sums, shrinkages, whiten=whiten))
 
     def represent(state: LinearState, embeddings: ArrayLike, modality: str) -> Codes:
         embeddings_of(state.anchors, modality)
@@ -133,32 +134,22 @@ def linear_method(
     def explain(state: LinearState, left: Codes, right: Codes) -> Explanation:
         return by_size(_contributions(state, left, right, share=weights.share))
 
-    return Method(fit, represent, _score, explain, name, settings)
+    return Method(fit, represent, _score, explain, measure, name, settings)
 
 
-def centred_space(sums: Sums, modality: str) -> Metric:
-    """The space of a modality that is centred and not whitened.
-
-    Args:
-      sums: over the pairs.
-      modality: its name.
-
-    Returns:
-      The metric, whose factor is the identity.
-    """
-    mean = sums.totals[modality] / jnp.maximum(sums.counts[modality], 1.0)
-    return Metric(mean, jnp.eye(mean.shape[0]))
-
-
-@functools.partial(jax.jit, static_argnames=("first", "second"))
-def _fit(sums: Sums, *, first: Space, second: Space):
+@functools.partial(jax.jit, static_argnames="whiten")
+def _fit(sums: Sums, shrinkages: Mapping[str, Array], *, whiten: tuple[bool, bool]):
     """The means over pairs, and the sides of every two modalities."""
     names = sorted(sums.means)
     means = {m: sums.means[m] / jnp.maximum(sums.pairs, 1.0) for m in names}
+    spaces = {m: shrunk_metric(*moments(sums, m), shrinkages[m]) for m in names}
+    flat = {m: space._replace(factor=jnp.eye(len(space.mean))) for m, space in spaces.items()}
     sides: dict[str, dict[str, Side]] = {m: {} for m in names}
     for i, one in enumerate(names):
         for other in names[i + 1 :]:
-            both = _sides(cross_covariance(sums, one, other), first(sums, one), second(sums, other))
+            first = (spaces if whiten[0] else flat)[one]
+            second = (spaces if whiten[1] else flat)[other]
+            both = _sides(cross_covariance(sums, one, other), first, second)
             sides[one][other], sides[other][one] = both
     return means, sides
 

@@ -5,7 +5,7 @@ Schoenemann, "A Generalized Solution of the Orthogonal Procrustes Problem", Psyc
 
 import jax.numpy as jnp
 
-from asif_jax.methods.linear import Weights, centred_space, linear_method
+from asif_jax.methods.linear import Weights, linear_method
 from asif_jax.methods.method import Method
 
 
@@ -21,7 +21,10 @@ def procrustes() -> Method:
       >>> procrustes().name
       'procrustes'
     """
-    weights = Weights(jnp.ones_like, jnp.ones_like)
     return linear_method(
-        "procrustes", {}, first=centred_space, second=centred_space, weights=weights
+        "procrustes",
+        {},
+        shrinkage=lambda sums, modality: 1.0,
+        weights=Weights(jnp.ones_like, jnp.ones_like),
+        whiten=(False, False),
     )

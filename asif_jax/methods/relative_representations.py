@@ -85,7 +85,7 @@ def paper(*, k: int | None = None, p: float | None = None) -> Method:
         return project(embeddings, anchors, k=kept, p=state.p, live=live, normalized=True)
 
     settings = {"k": k, "p": p}
-    return Method(fit, represent, _score, _explain, "paper", _given(settings))
+    return Method(fit, represent, _score, _explain, _no_sums, "paper", _given(settings))
 
 
 def asif(
@@ -124,7 +124,7 @@ def asif(
         exponent = rules.exponent(sums.pairs) if p is None else p
         metrics, scales = {}, {}
         for modality, array in anchors.embeddings.items():
-            added = rules.chosen(shrinkage, modality, rules.whitening_shrinkage, sums)
+            added = rules.chosen(shrinkage, sums, modality, rules.whitening_shrinkage)
             metrics[modality] = _metric(sums, modality, added)
             scales[modality] = _scales(array, metrics[modality])
         return AsifState(anchors, jnp.float32(exponent), metrics, scales)
@@ -144,7 +144,7 @@ def asif(
         return represent_nearest(embeddings, *found, size=anchors.shape[0], p=state.p)
 
     settings = {"k": k, "p": p, "shrinkage": shrinkage}
-    return Method(fit, represent, _score, _explain, "asif", _given(settings))
+    return Method(fit, represent, _score, _explain, measure, "asif", _given(settings))
 
 
 @functools.partial(jax.jit, static_argnames=("k", "memory"))
@@ -213,6 +213,10 @@ def _score(state: AsifState, left: RelativeRepresentation, right: RelativeRepres
 
 def _explain(state: AsifState, left: RelativeRepresentation, right: RelativeRepresentation):
     return explain(left, right)
+
+
+def _no_sums(pairs: Pairs, like: Sums | None = None) -> None:
+    return None
 
 
 def _kept(k: int | None, pairs: int, rule) -> int:

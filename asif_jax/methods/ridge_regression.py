@@ -6,10 +6,8 @@ Hoerl and Kennard, "Ridge Regression", Technometrics 1970.
 from jax import Array
 from jax import numpy as jnp
 
-from asif_jax.methods.linear import Weights, centred_space, linear_method
+from asif_jax.methods.linear import Weights, linear_method
 from asif_jax.methods.method import Method
-from asif_jax.methods.statistics import Sums, moments
-from asif_jax.methods.whitening import Metric, shrunk_metric
 
 
 def ridge(*, penalty: float = 1.0) -> Method:
@@ -27,13 +25,12 @@ def ridge(*, penalty: float = 1.0) -> Method:
       >>> ridge(penalty=3.0).settings
       {'penalty': 3.0}
     """
-
-    def space(sums: Sums, modality: str) -> Metric:
-        return shrunk_metric(*moments(sums, modality), penalty)
-
-    weights = Weights(_correlations, jnp.ones_like, share=1.0)
     return linear_method(
-        "ridge", {"penalty": penalty}, first=space, second=centred_space, weights=weights
+        "ridge",
+        {"penalty": penalty},
+        shrinkage=lambda sums, modality: penalty,
+        weights=Weights(_correlations, jnp.ones_like, share=1.0),
+        whiten=(True, False),
     )
 
 

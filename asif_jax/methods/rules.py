@@ -1,7 +1,8 @@
 """Settings that suit any number of pairs, without looking at them: smooth functions of n.
 
-They were chosen on photographs with captions (see the README) and are continuous, so that one pair
-more changes no score by more than that pair does. The number of pairs may be traced.
+They were chosen on photographs with one to five captions each, 100 to 5,000 pairs (see the README),
+and are continuous, so that one pair more changes no score by more than that pair does. The number
+of pairs may be traced.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,17 +14,69 @@ from jax.typing import ArrayLike
 
 from asif_jax.methods.statistics import Sums
 
-_KEPT = 800
+_MOST_KEPT = 800
 
 
 def kept(pairs: int) -> int:
-    """How many similarities are kept: all, up to the paper's 800."""
-    return min(_KEPT, pairs)
+    """How many similarities are kept in a whitened space: all, up to the paper's 800.
+
+    Args:
+      pairs: the number of pairs, or of slots.
+
+    Returns:
+      k.
+    """
+    return min(_MOST_KEPT, pairs)
+
+
+def exponent(pairs: ArrayLike) -> Array:
+    """The exponent in a whitened space: 1 up to 500 pairs, then 1 + log10(n / 500), at most 2.
+
+    Few pairs must all be heard. Many can leave a query to those that resemble it most, which is
+    what carries over to images of another kind.
+
+    Args:
+      pairs: [] the number of pairs n.
+
+    Returns:
+      [] float32.
+    """
+    n = jnp.maximum(jnp.asarray(pairs, jnp.float32), 1.0)
+    return jnp.clip(1.0 + jnp.log10(n / 500.0), 1.0, 2.0)
+
+
+def whitening_shrinkage(sums: Sums, modality: str) -> Array:
+    """The shrinkage of the space that inputs are compared to the pairs in: one mean variance."""
+    return jnp.ones([], jnp.float32)
+
+
+def cca_shrinkage(sums: Sums, modality: str) -> Array:
+    """The shrinkage of canonical correlations: 4 d / (n sqrt(c)), for c embeddings in each pair.
+
+    So four times the total variance, over n sqrt(c), is added to the variance of every direction.
+
+    Args:
+      sums: over the pairs.
+      modality: its name.
+
+    Returns:
+      [] float32, in mean variances.
+    """
+    pairs = jnp.maximum(sums.pairs, 1.0)
+    captions = jnp.maximum(sums.counts[modality] / pairs, 1.0)
+    return 4.0 * sums.totals[modality].shape[0] / (pairs * jnp.sqrt(captions))
 
 
 def paper_k(pairs: int) -> int:
-    """The k of the paper's method: a fifth of the pairs, up to the paper's 800."""
-    return min(_KEPT, -(-pairs // 5))
+    """The k of the paper's method: a fifth of the pairs, up to the paper's 800.
+
+    Args:
+      pairs: the number of pairs, or of slots.
+
+    Returns:
+      k.
+    """
+    return min(_MOST_KEPT, -(-pairs // 5))
 
 
 def paper_p(pairs: ArrayLike) -> Array:
@@ -35,41 +88,28 @@ def paper_p(pairs: ArrayLike) -> Array:
     Returns:
       [] float32.
     """
-    return _between(pairs, 4_000, 1_600_000, 4.0, 8.0)
-
-
-def exponent(pairs: ArrayLike) -> Array:
-    """The exponent in a whitened space."""
-    return _between(pairs, 500, 2_000, 1.0, 1.5)
-
-
-def whitening_shrinkage(sums: Sums, modality: str) -> Array:
-    """The shrinkage of the space that inputs are compared to the pairs in."""
-    return jnp.float32(3.0) + 0.0 * sums.pairs
-
-
-def cca_shrinkage(sums: Sums, modality: str) -> Array:
-    """The shrinkage of canonical correlation analysis: the fewer pairs, the more."""
-    image, text = (10.0, 1.0), (1.0, 0.3)
-    several = sums.counts[modality] > 1.5 * sums.pairs
-    low = jnp.where(several, text[0 + 1], image[0 + 1] if False else 1.0)
-    return _between(sums.pairs, 500, 2_000, 10.0, 1.0) * jnp.where(several, 0.1, 1.0) + 0.0 * low
+    n = jnp.maximum(jnp.asarray(pairs, jnp.float32), 1.0)
+    share = jnp.clip(jnp.log(n / 4_000.0) / jnp.log(400.0), 0.0, 1.0)
+    return 4.0 * 2.0**share
 
 
 def chosen(
     setting: float | Mapping[str, float] | None,
+    sums: Sums,
     modality: str,
     rule: Callable[[Sums, str], Array],
-    sums: Sums,
 ) -> Any:
-    """A setting for a modality: as given, or by its rule."""
+    """A setting of a modality: as given, or by its rule.
+
+    Args:
+      setting: one value for all modalities, modality -> value, or None.
+      sums: over the pairs, for the rule.
+      modality: its name.
+      rule: of what is not given.
+
+    Returns:
+      The value.
+    """
     if setting is None:
         return rule(sums, modality)
     return setting[modality] if isinstance(setting, Mapping) else setting
-
-
-def _between(pairs: ArrayLike, few: float, many: float, start: float, end: float) -> Array:
-    """From `start` at few pairs to `end` at many, geometrically on both axes."""
-    n = jnp.maximum(jnp.asarray(pairs, jnp.float32), 1.0)
-    share = jnp.clip(jnp.log(n / few) / jnp.log(many / few), 0.0, 1.0)
-    return start * (end / start) ** share

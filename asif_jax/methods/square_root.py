@@ -17,7 +17,7 @@ from asif_jax.core.anchors import Anchors, as_anchors
 from asif_jax.core.cosine import normalize
 from asif_jax.core.explanation import Explanation
 from asif_jax.methods.method import Method, Pairs
-from asif_jax.methods.statistics import Sums
+from asif_jax.methods.statistics import Sums, count_negatives
 
 
 class RootState(NamedTuple):
@@ -41,7 +41,7 @@ def with_square_root(method: Method) -> Method:
       method: what follows.
 
     Returns:
-      The method. Sums that are given to its `fit` are those over the square roots.
+      The method. Its sums are those over the square roots, with the negatives before them.
 
     Example:
       >>> from asif_jax.methods.canonical_correlations import cca
@@ -49,9 +49,18 @@ def with_square_root(method: Method) -> Method:
       'with_square_root'
     """
 
+    def rooted_by(anchors: Anchors, sums: Sums | None) -> dict[str, Array]:
+        negatives = count_negatives(anchors) if sums is None else sums.negatives
+        return {modality: count == 0 for modality, count in negatives.items()}
+
+    def measure(pairs: Pairs, like: Sums | None = None) -> Sums | None:
+        anchors = as_anchors(pairs)
+        sums = method.measure(square_rooted(anchors, rooted_by(anchors, like)), like)
+        return sums and sums._replace(negatives=count_negatives(anchors))
+
     def fit(pairs: Pairs, sums: Sums | None = None) -> RootState:
         anchors = as_anchors(pairs)
-        rooted = non_negative(anchors)
+        rooted = rooted_by(anchors, sums)
         return RootState(rooted, method.fit(square_rooted(anchors, rooted), sums))
 
     def represent(state: RootState, embeddings: ArrayLike, modality: str) -> Any:
@@ -65,29 +74,7 @@ def with_square_root(method: Method) -> Method:
         return method.explain(state.state, left, right)
 
     settings = {"method": [method.name, dict(method.settings)]}
-    return Method(fit, represent, score, explain, "with_square_root", settings)
-
-
-@jax.jit
-def non_negative(anchors: Anchors) -> dict[str, Array]:
-    """Whether all live embeddings of each modality are non-negative.
-
-    Args:
-      anchors: the pairs.
-
-    Returns:
-      modality -> [] bool.
-
-    Example:
-      >>> {m: bool(x) for m, x in non_negative(as_anchors({"image": [[1.0, 0.0]]})).items()}
-      {'image': True}
-    """
-
-    def check(array: Array) -> Array:
-        live = anchors.live.reshape(-1, *(1,) * (array.ndim - 1))
-        return ~jnp.any(live & (array < 0))
-
-    return {modality: check(array) for modality, array in anchors.embeddings.items()}
+    return Method(fit, represent, score, explain, measure, "with_square_root", settings)
 
 
 @jax.jit

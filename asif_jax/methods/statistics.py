@@ -5,16 +5,18 @@ They are sums, so pairs come and go exactly: what is added is added, what is rem
 
 import itertools
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from asif_jax.core.anchors import Anchors
+from asif_jax.core.anchors import Anchors, as_anchors
 
 # Rows that are multiplied at once: what measuring takes beside the pairs and the sums.
 _ROWS = 1 << 13
+
+Pairs = Anchors | Mapping[str, Any]
 
 
 class Sums(NamedTuple):
@@ -29,6 +31,7 @@ class Sums(NamedTuple):
       totals: modality -> [d] float32, the sum of the embeddings.
       outers: modality -> [d, d] float32, the sum of their outer products.
       means: modality -> [d] float32, the sum over pairs of the mean embedding of each.
+      negatives: modality -> [] float32, the number of embeddings with a negative entry.
       crosses: modality -> later modality -> [d, e] float32, the sum over pairs of the outer
         products of both means. Modalities are ordered by name.
     """
@@ -38,6 +41,7 @@ class Sums(NamedTuple):
     totals: Mapping[str, Array]
     outers: Mapping[str, Array]
     means: Mapping[str, Array]
+    negatives: Mapping[str, Array]
     crosses: Mapping[str, Mapping[str, Array]]
 
 
@@ -54,12 +58,13 @@ class Moments(NamedTuple):
 
 
 @jax.jit
-def measure(anchors: Anchors) -> Sums:
+def measure(pairs: Pairs, like: Sums | None = None) -> Sums:
     """Sums over the live pairs, in one pass that takes 8,192 of them at a time.
 
     Args:
-      anchors: the pairs; embeddings [n, d] or [n, captions, d], where zero vectors fill up the
-        shorter lists of captions.
+      pairs: `Anchors`, or modality -> [n, d] or [n, captions, d] real, where zero vectors fill up
+        the shorter lists of captions.
+      like: sums of the same form; they change nothing here.
 
     Returns:
       The sums. What dead slots hold does not matter, NaN included.
@@ -69,6 +74,7 @@ def measure(anchors: Anchors) -> Sums:
       >>> measure(anchors.create({"image": [[2.0, 0.0], [0.0, 1.0]]})).totals["image"].tolist()
       [1.0, 1.0]
     """
+    anchors = as_anchors(pairs)
     capacity = anchors.capacity
     size = min(_ROWS, max(capacity, 1))
     whole = capacity // size
@@ -109,6 +115,22 @@ def subtract(sums: Sums, removed: Sums) -> Sums:
       The sums over the others.
     """
     return jax.tree.map(jnp.subtract, sums, removed)
+
+
+def count_negatives(anchors: Anchors) -> dict[str, Array]:
+    """How many live embeddings have a negative entry, as in `Sums.negatives`.
+
+    Args:
+      anchors: the pairs.
+
+    Returns:
+      modality -> [] float32.
+    """
+
+    def count(array: Array) -> Array:
+        return jnp.sum(jnp.any(_masked(array, anchors.live) < 0, axis=-1), dtype=jnp.float32)
+
+    return {modality: count(array) for modality, array in anchors.embeddings.items()}
 
 
 def moments(sums: Sums, modality: str) -> Moments:
@@ -181,6 +203,9 @@ def _sums_of(anchors: Anchors) -> Sums:
         totals={m: jnp.sum(rows, axis=0, dtype=jnp.float32) for m, rows in flat.items()},
         outers={m: _product(rows, rows) for m, rows in flat.items()},
         means={m: jnp.sum(rows, axis=0) for m, rows in means.items()},
+        negatives={
+            m: jnp.sum(jnp.any(rows < 0, axis=-1), dtype=jnp.float32) for m, rows in flat.items()
+        },
         crosses={
             first: {second: _product(means[first], means[second]) for second in names[i + 1 :]}
             for i, first in itertools.islice(enumerate(names), len(names) - 1)

@@ -1,5 +1,6 @@
 """Stores: embeddings and what they were made of on disk; atomic, versioned, resumable."""
 
+from asif_jax.model import EncoderRecord, Model
 from asif_jax.store.commits import append, change_settings, name_version, remove, replace
 from asif_jax.store.compaction import Compacted, compact
 from asif_jax.store.database import (
@@ -13,8 +14,8 @@ from asif_jax.store.database import (
 )
 from asif_jax.store.failures import StoreError
 from asif_jax.store.history import Difference, Version, diff, log
-from asif_jax.store.layout import EncoderRecord, Header, Settings
-from asif_jax.store.model import Model, load, open_anchors, save
+from asif_jax.store.layout import Header, Settings
+from asif_jax.store.reading import load, open_anchors, open_model, save
 from asif_jax.store.records import StoredPair
 from asif_jax.store.snapshots import (
     Snapshot,
@@ -53,6 +54,7 @@ __all__ = [
     "matching_rows",
     "name_version",
     "open_anchors",
+    "open_model",
     "open_store",
     "read_block",
     "read_rows",

@@ -18,9 +18,9 @@ from asif_jax.core.anchors import check_finite, check_pairs
 from asif_jax.core.cosine import normalize
 from asif_jax.store.database import Store, open_arrays, row_count, write_log
 from asif_jax.store.failures import CHANGED, StoreError, told
-from asif_jax.store.layout import Settings, block_key
+from asif_jax.store.layout import Settings, block_key, pack_settings
 from asif_jax.store.locks import locked
-from asif_jax.store.records import StoredPair, decode, encode, pack
+from asif_jax.store.records import StoredPair, decode, encode
 from asif_jax.store.snapshots import version_number
 
 
@@ -160,7 +160,7 @@ def exchange(
     Args:
       store: an open store.
       rows: [r] int, of live pairs.
-      units: modality -> [b, d], from `unit_rows`.
+      units: modality -> [b, d] or [b, captions, d], from `unit_rows`.
       pairs: what the new ones were made of, b of them.
       message: for the log.
 
@@ -178,7 +178,7 @@ def exchange(
 
 
 def change_settings(store: Store, settings: Settings, *, message: str = "settings") -> None:
-    """Changes k and p, in one commit.
+    """Changes the method or its settings, in one commit.
 
     Args:
       store: an open store.
@@ -189,7 +189,7 @@ def change_settings(store: Store, settings: Settings, *, message: str = "setting
       StoreError: see `commit`.
     """
     with commit(store, message) as change:
-        change.kv.write("settings", pack(settings)).result()
+        change.kv.write("settings", pack_settings(settings)).result()
 
 
 def name_version(store: Store, version: int, name: str) -> None:
@@ -221,16 +221,23 @@ def unit_rows(
       count: how many pairs they belong to.
 
     Returns:
-      modality -> [b, d] unit vectors of the store's dtype.
+      modality -> [b, d] or [b, captions, d] unit vectors of the store's dtype.
 
     Raises:
       ValueError: shapes that do not fit the store, or non-finite values.
     """
     arrays = {modality: np.asarray(array) for modality, array in embeddings.items()}
+    for modality in store.header.several:
+        if modality in arrays and arrays[modality].ndim == 2:
+            arrays[modality] = arrays[modality][:, None]
     shapes = {modality: array.shape for modality, array in arrays.items()}
     expected = {modality: (count, d) for modality, d in store.header.dimensions.items()}
-    if shapes != expected:
-        raise ValueError(f"{store.url} takes embeddings of shapes {expected}: got {shapes}")
+    several = {m: ("captions",) for m in store.header.several}
+    named = {m: (n, *several.get(m, ()), d) for m, (n, d) in expected.items()}
+    outer = {m: (shape[0], *shape[1 + (m in several) :]) for m, shape in shapes.items() if shape}
+    ranks = {m: len(shape) for m, shape in shapes.items()}
+    if outer != expected or ranks != {m: len(shape) for m, shape in named.items()}:
+        raise ValueError(f"{store.url} takes embeddings of shapes {named}: got {shapes}")
     check_pairs(shapes)
     dtype = jnp.dtype(store.header.dtype)
     units = {m: np.asarray(normalize(array).astype(dtype)) for m, array in arrays.items()}
@@ -292,16 +299,28 @@ def write_rows(
     Args:
       change: a commit under way.
       first: the first row.
-      units: modality -> [b, d], from `unit_rows`.
+      units: modality -> [b, d] or [b, captions, d], from `unit_rows`.
       pairs: b of them; None where there is none, which leaves its row without a pair.
     """
     span = slice(first, first + len(pairs))
     live = np.array([pair is not None for pair in pairs])
-    values = {**units, "live": live}
-    pending = [change.arrays[name][span].write(array) for name, array in values.items()]
+    pending = [change.arrays["live"][span].write(live)]
+    for modality, array in units.items():
+        place = _with_room(change, modality, array.shape)[span]
+        pending.append((place[:, : array.shape[1]] if array.ndim == 3 else place).write(array))
     _write_pairs(change, first, pairs)
     for written in pending:
         written.result()
+
+
+def _with_room(change: Change, modality: str, shape: tuple[int, ...]) -> ts.TensorStore:
+    """The array of a modality, grown if these pairs have more captions than any before."""
+    array = change.arrays[modality]
+    if len(shape) == 3 and shape[1] > array.shape[1]:
+        bounds = [None, shape[1], None]
+        grown = array.resize(exclusive_max=bounds, resize_metadata_only=True, expand_only=True)
+        change.arrays[modality] = grown.result()
+    return change.arrays[modality]
 
 
 def remove_rows(change: Change, rows: np.ndarray) -> None:

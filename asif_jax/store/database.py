@@ -21,6 +21,7 @@ from asif_jax.store.layout import (
     new_context,
     open_database,
     pack_header,
+    pack_settings,
     read_pointer,
     unpack_header,
     write_pointer,
@@ -56,7 +57,7 @@ def create(where: str | Path, header: Header, *, settings: Settings | None = Non
     Args:
       where: a directory, new or empty, or a URL: file://, gs://, s3://.
       header: what will never change in it.
-      settings: k and p; by default the rule of thumb.
+      settings: the method and its settings; by default the method that we recommend.
 
     Returns:
       The store.
@@ -225,19 +226,20 @@ def write_empty(kv: ts.KvStore, header: Header, settings: Settings, context: ts.
     Args:
       kv: the database.
       header: of the store.
-      settings: k and p.
+      settings: the method and its settings.
       context: that the database was opened with.
     """
     transaction = ts.Transaction(atomic=True)
     within = kv.with_transaction(transaction)
     within.write("header", pack_header(header)).result()
-    within.write("settings", pack(settings)).result()
+    within.write("settings", pack_settings(settings)).result()
     within.write("rows", "0").result()
     write_log(within, "create")
     raw = {"name": "bytes", "configuration": {"endian": "little"}}
     checked = {"name": "crc32c"}
     for modality, dimension in header.dimensions.items():
-        metadata = _metadata(header.dtype, [header.chunk, dimension], [raw, checked])
+        piece = [header.chunk, *(1,) * (modality in header.several), dimension]
+        metadata = _metadata(header.dtype, piece, [raw, checked])
         _open_array(within, modality, context, metadata)
     # Compressed, a mask is so small that it lies in the index itself.
     mask = _metadata("bool", [header.chunk], [{"name": "bytes"}, {"name": "zstd"}, checked])
@@ -270,21 +272,24 @@ def open_arrays(
       context: that the database was opened with.
 
     Returns:
-      Modality -> [rows, d] embeddings, and "live" -> [rows] bool.
+      Modality -> [rows, d] or [rows, captions, d] embeddings, and "live" -> [rows] bool.
 
     Raises:
       StoreError: they are not as the header says.
     """
-    shapes = {name: (rows, d) for name, d in header.dimensions.items()} | {"live": (rows,)}
-    arrays = {name: _open_array(kv, name, context) for name in shapes}
+    arrays = {name: _open_array(kv, name, context) for name in (*header.dimensions, "live")}
     for name, array in arrays.items():
-        expected = "bool" if name == "live" else header.dtype
-        pieces = (header.chunk, *shapes[name][1:])
+        # How many captions a pair may have grows with the pairs.
+        captions = array.shape[1:2] if name in header.several else ()
+        width = () if name == "live" else (header.dimensions[name],)
+        expected = (
+            (rows, *captions, *width),
+            "bool" if name == "live" else header.dtype,
+            (header.chunk, *(1 for _ in captions), *width),
+        )
         found = array.shape, array.dtype.name, array.chunk_layout.read_chunk.shape
-        if found != (shapes[name], expected, pieces):
-            raise StoreError(
-                f"damaged: the array {name} is {found}, not {(shapes[name], expected, pieces)}"
-            )
+        if found != expected:
+            raise StoreError(f"damaged: the array {name} is {found}, not {expected}")
     return arrays
 
 

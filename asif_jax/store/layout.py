@@ -8,10 +8,11 @@ of; and a few small keys, among them the *header*.
 import json
 import zlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorstore as ts
 
+from asif_jax.model import EncoderRecord
 from asif_jax.store.failures import CHANGED, StoreError
 from asif_jax.store.records import pack, unpack
 
@@ -29,18 +30,6 @@ _CONFIG = {
 _CACHED_BYTES = 1 << 26
 
 
-class EncoderRecord(NamedTuple):
-    """Which encoder embedded a modality.
-
-    Attributes:
-      source: the name or path it was loaded by.
-      identity: architecture, weights and preprocessing; the same string means the same embeddings.
-    """
-
-    source: str
-    identity: str
-
-
 class Header(NamedTuple):
     """What never changes in a store.
 
@@ -49,12 +38,15 @@ class Header(NamedTuple):
       dimensions: modality -> the dimension of its embeddings.
       dtype: "float32" or "bfloat16", of all embeddings.
       chunk: rows that are stored as one piece.
+      several: modalities in which a pair may have more than one embedding, such as the captions of
+        an image; their arrays are [rows, captions, d], all others [rows, d].
     """
 
     encoders: Mapping[str, EncoderRecord]
     dimensions: Mapping[str, int]
     dtype: str = "float32"
     chunk: int = 256
+    several: tuple[str, ...] = ()
 
 
 class Pointer(NamedTuple):
@@ -72,15 +64,34 @@ class Pointer(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """How a model is used.
+    """How the pairs of a store become scores.
 
     Attributes:
-      k: similarities kept; None for the rule of thumb.
-      p: exponent; None for the rule of thumb.
+      method: the name of the method, one that `asif_jax.methods.named` knows.
+      settings: of the method; those left out follow a rule of the number of pairs.
+      calibration: (temperature, threshold), see `asif_jax.methods.calibration`, or None.
     """
 
-    k: int | None = None
-    p: float | None = None
+    method: str = "two_cosines"
+    settings: Mapping[str, Any] = {}
+    calibration: tuple[float, float] | None = None
+
+
+def unpack_settings(content: bytes) -> Settings:
+    """The settings from what is kept; stores of the first release kept k and p alone.
+
+    Args:
+      content: a packed dictionary, or the list [k, p].
+
+    Returns:
+      The settings; k and p alone mean the paper's method.
+    """
+    fields = unpack(content)
+    if isinstance(fields, list):
+        given = {name: value for name, value in zip("kp", fields, strict=True) if value is not None}
+        return Settings("paper", given)
+    calibration = fields["calibration"]
+    return Settings(**(fields | {"calibration": calibration and tuple(calibration)}))
 
 
 def open_database(
@@ -119,11 +130,17 @@ def pack_header(header: Header) -> bytes:
     return pack(header._asdict() | {"encoders": encoders})
 
 
+def pack_settings(settings: Settings) -> bytes:
+    """The settings as they are kept."""
+    return pack(settings._asdict() | {"settings": dict(settings.settings)})
+
+
 def unpack_header(content: bytes) -> Header:
     """The header from what is kept."""
     fields = unpack(content)
     encoders = {modality: EncoderRecord(**r) for modality, r in fields["encoders"].items()}
-    return Header(**(fields | {"encoders": encoders}))
+    several = tuple(fields.get("several", ()))
+    return Header(**(fields | {"encoders": encoders, "several": several}))
 
 
 def read_pointer(root: ts.KvStore, url: str) -> tuple[Pointer, bytes]:

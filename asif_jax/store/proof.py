@@ -4,15 +4,15 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 
-from asif_jax.core.anchors import Anchors, represent
-from asif_jax.core.scoring import similarity
-from asif_jax.methods.tuning import rule_of_thumb
+from asif_jax import methods
+from asif_jax.core.anchors import Anchors
+from asif_jax.methods.statistics import pair_means
 from asif_jax.store.database import Store
 from asif_jax.store.failures import told
-from asif_jax.store.model import open_anchors
+from asif_jax.store.reading import open_anchors
 from asif_jax.store.records import StoredPair, encode
 from asif_jax.store.snapshots import Snapshot, StoredPairs, read_block
 
@@ -33,7 +33,7 @@ class Scores(NamedTuple):
     equal: bool
 
 
-class Search(NamedTuple):
+class FileSearch(NamedTuple):
     """A search through all files of a store.
 
     Attributes:
@@ -63,21 +63,25 @@ def compare_scores(found: Snapshot) -> Scores:
     """
     anchors = open_anchors(found)
     never = Anchors(
-        {m: jax.numpy.where(anchors.live[:, None], a, 0) for m, a in anchors.embeddings.items()},
+        {
+            m: jnp.where(anchors.live.reshape(-1, *(1,) * (a.ndim - 1)), a, 0)
+            for m, a in anchors.embeddings.items()
+        },
         anchors.live,
     )
     removed, live = np.flatnonzero(~found.live), np.flatnonzero(found.live)
     rows = np.concatenate([removed[: _QUERIES // 2], live[: _QUERIES - _QUERIES // 2]])
-    k, p = rule_of_thumb(max(len(live), 1))
-    first, second = (
-        [represent(anchors.embeddings[m][rows], model, modality=m, k=k, p=p) for m in found.arrays]
-        for model in (anchors, never)
-    )
-    scores = [
-        [np.asarray(similarity(a, b)) for a in side for b in side] for side in (first, second)
-    ]
-    equal = all(a.tobytes() == b.tobytes() for a, b in zip(*scores, strict=True))
-    return Scores(sum(score.size for score in scores[0]), equal)
+    method = methods.named(found.settings.method, found.settings.settings)
+    queries = {m: pair_means(array[rows]) for m, array in anchors.embeddings.items()}
+
+    def scores(pairs: Anchors) -> list[np.ndarray]:
+        state = method.fit(pairs)
+        sides = [method.represent(state, array, m) for m, array in queries.items()]
+        return [np.asarray(method.score(state, a, b)) for a in sides for b in sides]
+
+    first, second = scores(anchors), scores(never)
+    equal = all(a.tobytes() == b.tobytes() for a, b in zip(first, second, strict=True))
+    return Scores(sum(score.size for score in first), equal)
 
 
 def removed_bytes(found: Snapshot) -> list[bytes]:
@@ -100,7 +104,8 @@ def removed_bytes(found: Snapshot) -> list[bytes]:
     with told(found.url):
         for array in found.arrays.values():
             values = np.asarray(array[rows].read().result())
-            patterns |= {row.tobytes() for row in values if row.any()}
+            vectors = values.reshape(-1, values.shape[-1])
+            patterns |= {vector.tobytes() for vector in vectors if vector.any()}
     patterns |= _texts(removed.values())
     patterns = {pattern for pattern in patterns if len(pattern) >= _TELLING}
     starts, table = _table(patterns)
@@ -109,7 +114,7 @@ def removed_bytes(found: Snapshot) -> list[bytes]:
     return sorted(patterns)
 
 
-def search_bytes(store: Store, patterns: Iterable[bytes]) -> Search:
+def search_bytes(store: Store, patterns: Iterable[bytes]) -> FileSearch:
     """Looks through every file of a store.
 
     Args:
@@ -128,7 +133,7 @@ def search_bytes(store: Store, patterns: Iterable[bytes]) -> Search:
             size += len(content)
             if any(True for _ in _patterns_in(content, starts, table)):
                 found.append(key.decode())
-    return Search(sum(map(len, table.values())), len(keys), size, tuple(found))
+    return FileSearch(sum(map(len, table.values())), len(keys), size, tuple(found))
 
 
 def _table(patterns: Iterable[bytes]) -> tuple[np.ndarray, dict[int, list[bytes]]]:

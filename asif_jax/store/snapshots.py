@@ -11,8 +11,8 @@ import tensorstore as ts
 
 from asif_jax.store.database import Store, newest_generation, open_arrays
 from asif_jax.store.failures import StoreError, told
-from asif_jax.store.layout import Header, Settings, block_key, open_database
-from asif_jax.store.records import StoredPair, decode, unpack
+from asif_jax.store.layout import Header, Settings, block_key, open_database, unpack_settings
+from asif_jax.store.records import StoredPair, decode
 
 _BLOCKS_CACHED = 64
 
@@ -24,9 +24,9 @@ class Snapshot(NamedTuple):
       url: where the store is.
       version: the number of the version.
       header: what never changes.
-      settings: k and p.
+      settings: the method and its settings.
       live: [rows] bool; false where a row was removed or never held a pair.
-      arrays: modality -> [rows, d] embeddings, read on demand.
+      arrays: modality -> [rows, d] or [rows, captions, d] embeddings, read on demand.
       kv: all else.
     """
 
@@ -57,7 +57,7 @@ def snapshot(store: Store, version: int | str | None = None) -> Snapshot:
         generation = number - store.pointer.offset
         database, context = store.pointer.database, store.context
         kv = open_database(store.root, database, context, generation=generation)
-        settings = Settings(*unpack(kv.read("settings").result().value))
+        settings = unpack_settings(kv.read("settings").result().value)
         arrays = open_arrays(kv, store.header, int(kv.read("rows").result().value), context)
         live = np.asarray(arrays.pop("live").read().result())
     return Snapshot(store.url, number, store.header, settings, live, arrays, kv)
@@ -113,7 +113,7 @@ def read_rows(snapshot: Snapshot, rows: range) -> dict[str, np.ndarray]:
       rows: which.
 
     Returns:
-      modality -> [b, d] unit vectors of the store's dtype.
+      modality -> [b, d] or [b, captions, d] unit vectors of the store's dtype.
 
     Raises:
       StoreError: they are damaged.

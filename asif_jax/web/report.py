@@ -4,7 +4,7 @@ import base64
 import html
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import NamedTuple
@@ -12,6 +12,12 @@ from typing import NamedTuple
 from PIL import Image
 
 from asif_jax.data import open_image
+from asif_jax.jobs.demo.demo import (
+    Demonstration,
+    Evidence,
+    Prediction,
+    Searched,
+)
 
 _THUMBNAIL = 200
 
@@ -28,46 +34,6 @@ class Confusion(NamedTuple):
 
     labels: Sequence[str]
     counts: Sequence[Sequence[int]]
-
-
-class Evidence(NamedTuple):
-    """A pair behind a score, and what it contributes to it."""
-
-    image: Path
-    caption: str
-    contribution: float
-
-
-class Guess(NamedTuple):
-    """A caption, its score, and whether it belongs to the image."""
-
-    caption: str
-    score: float
-    correct: bool
-
-
-class Example(NamedTuple):
-    """An unseen image, its own caption, the model's guesses, and the pairs behind the first."""
-
-    image: Path
-    caption: str
-    guesses: Sequence[Guess]
-    evidence: Sequence[Evidence]
-
-
-class Found(NamedTuple):
-    """An image found by a sentence, its caption, which the search did not use, and the score."""
-
-    image: Path
-    caption: str
-    score: float
-
-
-class Search(NamedTuple):
-    """A sentence and the images it finds, best first."""
-
-    query: str
-    found: Sequence[Found]
 
 
 class Report(NamedTuple):
@@ -87,9 +53,35 @@ class Report(NamedTuple):
     facts: Sequence[tuple[str, str]]
     recall: Sequence[RecallRow] = ()
     confusion: Confusion | None = None
-    examples: Sequence[Example] = ()
-    searches: Sequence[Search] = ()
+    examples: Sequence[Prediction] = ()
+    searches: Sequence[Searched] = ()
     skipped: Sequence[tuple[str, str]] = ()
+
+
+def of_demonstration(demo: Demonstration, facts: Mapping[str, str]) -> Report:
+    """The page of a demonstration.
+
+    Args:
+      demo: what was found.
+      facts: its figures in words, name -> value.
+
+    Returns:
+      The content for `render`.
+    """
+    directions = {"image to text": demo.retrieval.image_to_text}
+    directions["text to image"] = demo.retrieval.text_to_image
+    return Report(
+        f"A multimodal model from {demo.pairs} pairs, without training",
+        tuple(facts.items()),
+        [
+            RecallRow(name, [(k, r.recall[k], r.chance[k]) for k in r.recall])
+            for name, r in directions.items()
+        ],
+        demo.classes and Confusion(demo.classes.labels, demo.classes.confusion.tolist()),
+        demo.examples,
+        demo.searches,
+        [(str(item.path), item.reason) for item in demo.skipped],
+    )
 
 
 def render(report: Report) -> str:
@@ -157,7 +149,7 @@ def _picture(path: Path, caption: str) -> str:
     return f'<img alt="{html.escape(caption)}" src="data:image/jpeg;base64,{data}">'
 
 
-def _example(example: Example) -> str:
+def _example(example: Prediction) -> str:
     guesses = "".join(
         f'<li class="{"right" if guess.correct else "wrong"}"><span>{html.escape(guess.caption)}'
         f"</span> <b>{guess.score:.2f}</b></li>"
@@ -184,7 +176,7 @@ def _evidence(item: Evidence, total: float) -> str:
     )
 
 
-def _search(search: Search) -> str:
+def _search(search: Searched) -> str:
     found = "".join(
         f"<figure>{_picture(item.image, item.caption)}<figcaption><b>{item.score:.2f}</b> "
         f"{html.escape(item.caption)}</figcaption></figure>"

@@ -2,37 +2,68 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from asif_jax import methods
 from asif_jax.core import anchors
-from asif_jax.core.anchors import represent
-from asif_jax.core.explanation import explain
-from asif_jax.core.scoring import rank, similarity
+from asif_jax.core.scoring import rank
 from asif_jax.data import PairList, Skipped
 from asif_jax.data.prompts import sentences
 from asif_jax.encoders import Encoder
 from asif_jax.jobs.demo import folds as evaluation
-from asif_jax.jobs.demo.folds import Fold, Retrieval
-from asif_jax.jobs.embedding.embed import EmbeddedPairs, check_k, embed_pairs, embed_texts
-from asif_jax.web.report import (
-    Confusion,
-    Evidence,
-    Example,
-    Found,
-    Guess,
-    RecallRow,
-    Report,
-    Search,
-)
+from asif_jax.jobs.demo.folds import Fold, Retrieval, cross_validation
+from asif_jax.jobs.embedding.embed import EmbeddedPairs, embed_pairs, embed_texts
+from asif_jax.methods import Method
 
 # How the folders of the stamps are called when one of their things is meant.
 STAMP_CLASSES = {"animals": "animal", "food": "food", "plants": "plant", "vehicles": "vehicle"}
 STAMP_QUERIES = ("a bird", "something to eat", "a musical instrument")
 TEMPLATES = ("{}", "a {}.", "a photo of a {}.")
 _SEED = 0
+
+
+class Evidence(NamedTuple):
+    """A pair behind a score, and what it contributes to it."""
+
+    image: Path
+    caption: str
+    contribution: float
+
+
+class CaptionGuess(NamedTuple):
+    """A caption, its score, and whether it belongs to the image."""
+
+    caption: str
+    score: float
+    correct: bool
+
+
+class Prediction(NamedTuple):
+    """An unseen image, its own caption, the model's guesses, and the pairs behind the first."""
+
+    image: Path
+    caption: str
+    guesses: Sequence[CaptionGuess]
+    evidence: Sequence[Evidence]
+
+
+class FoundImage(NamedTuple):
+    """An image found by a sentence, its caption, which the search did not use, and the score."""
+
+    image: Path
+    caption: str
+    score: float
+
+
+class Searched(NamedTuple):
+    """A sentence and the images it finds, best first."""
+
+    query: str
+    found: Sequence[FoundImage]
 
 
 class Classes(NamedTuple):
@@ -52,7 +83,7 @@ class Classes(NamedTuple):
         return float(np.trace(self.confusion) / self.confusion.sum())
 
 
-class Demo(NamedTuple):
+class Demonstration(NamedTuple):
     """Everything the demonstration found.
 
     Attributes:
@@ -61,9 +92,8 @@ class Demo(NamedTuple):
       encoders: modality -> name.
       folds: number of folds.
       anchors: number of anchors of the first fold's model.
-      k: similarities kept in the first fold.
-      p: exponent.
-      by_rule: whether k and p come from the rule of thumb.
+      method: the name of the method.
+      settings: those of the method that are not left to a rule.
       retrieval: recall both ways with chance.
       classes: zero-shot classification, if the pairs lie in folders to name.
       examples: predictions explained.
@@ -77,13 +107,12 @@ class Demo(NamedTuple):
     encoders: Mapping[str, str]
     folds: int
     anchors: int
-    k: int
-    p: float
-    by_rule: bool
+    method: str
+    settings: Mapping[str, Any]
     retrieval: Retrieval
     classes: Classes | None
-    examples: tuple[Example, ...]
-    searches: tuple[Search, ...]
+    examples: tuple[Prediction, ...]
+    searches: tuple[Searched, ...]
     building: float
     encoding: float
 
@@ -95,12 +124,11 @@ def run(
     *,
     class_names: Mapping[str, str] | None = None,
     queries: Sequence[str] = (),
-    k: int | None = None,
-    p: float | None = None,
+    method: Method | None = None,
     folds: int = 5,
     examples: int = 3,
     progress: bool = True,
-) -> Demo:
+) -> Demonstration:
     """Embeds the pairs, cross-validates, explains.
 
     Args:
@@ -109,8 +137,7 @@ def run(
       text_encoder: encoder of the captions.
       class_names: group -> name, the groups to tell apart; by default every group by its own name.
       queries: sentences to search the first fold's held-out images with.
-      k: similarities kept; by default by `tuning.rule_of_thumb`.
-      p: exponent; by default likewise.
+      method: how pairs become scores; by default the method that we recommend.
       folds: parts of the cross-validation.
       examples: how many predictions of the first fold to explain.
       progress: show progress bars on stderr.
@@ -119,9 +146,9 @@ def run(
       What was found.
 
     Raises:
-      ValueError: too few pairs, unreadable images, or k above the number of anchors.
+      ValueError: too few pairs, or unreadable images.
     """
-    check_k(k, len(source.pairs) - -(-len(source.pairs) // folds))
+    method = methods.best() if method is None else method
     start = time.perf_counter()
     embedded = embed_pairs(source.pairs, image_encoder, text_encoder, progress=progress)
     classes = class_names or _group_names(embedded)
@@ -130,21 +157,20 @@ def run(
     encoding = time.perf_counter() - start
 
     start = time.perf_counter()
-    model = {"image": embedded.images, "text": embedded.caption_means()}
-    jax.block_until_ready(anchors.create(model))
+    pairs = anchors.create({"image": embedded.images, "text": embedded.captions_by_pair()})
+    jax.block_until_ready(method.fit(pairs))
     building = time.perf_counter() - start
 
-    all_folds = list(evaluation.cross_validation(embedded, folds=folds, seed=_SEED, k=k, p=p))
+    all_folds = list(cross_validation(embedded, method=method, folds=folds, seed=_SEED))
     first = all_folds[0]
-    return Demo(
+    return Demonstration(
         pairs=len(embedded.pairs),
         skipped=source.skipped + embedded.skipped,
         encoders={"image": image_encoder.name, "text": text_encoder.name},
         folds=folds,
         anchors=len(first.members),
-        k=first.k,
-        p=first.p,
-        by_rule=k is None and p is None,
+        method=method.name,
+        settings=method.settings,
         retrieval=evaluation.retrieval(embedded, all_folds),
         classes=None if prompts is None else _classes(embedded, all_folds, classes, prompts),
         examples=_examples(embedded, first, count=examples),
@@ -181,22 +207,22 @@ def _classes(
     return Classes(tuple(class_names.values()), confusion) if confusion.any() else None
 
 
-def _examples(embedded: EmbeddedPairs, fold: Fold, *, count: int) -> tuple[Example, ...]:
+def _examples(embedded: EmbeddedPairs, fold: Fold, *, count: int) -> tuple[Prediction, ...]:
     """Explains the best caption of a few held-out images, at even distances in the order read."""
     rows = {(2 * i + 1) * len(fold.held_out) // (2 * count): None for i in range(count)}
     return tuple(_example(embedded, fold, row) for row in rows)
 
 
-def _example(embedded: EmbeddedPairs, fold: Fold, row: int) -> Example:
+def _example(embedded: EmbeddedPairs, fold: Fold, row: int) -> Prediction:
     pair = embedded.pairs[fold.held_out[row]]
-    scores = similarity(fold.images[row : row + 1], fold.texts)[0]
+    scores = fold.model.score(fold.images[row : row + 1], fold.texts)[0]
     best_scores, best = (a.tolist() for a in rank(scores, top=min(3, scores.shape[0])))
     texts = [embedded.caption(caption) for caption in fold.captions[best]]
     own = embedded.owners[fold.captions[best]] == fold.held_out[row]
-    return Example(
+    return Prediction(
         pair.image,
         pair.captions[0],
-        tuple(map(Guess, texts, best_scores, own.tolist())),
+        tuple(map(CaptionGuess, texts, best_scores, own.tolist())),
         _evidence(embedded, fold, row, best[0]),
     )
 
@@ -205,34 +231,34 @@ def _evidence(
     embedded: EmbeddedPairs, fold: Fold, image: int, text: int, *, top: int = 5
 ) -> tuple[Evidence, ...]:
     """The pairs behind the score of a held-out image and caption."""
-    explanation = explain(fold.images[image], fold.texts[text])
+    explanation = fold.model.explain(fold.images[image], fold.texts[text])
     slots, contributions = (a[:top].tolist() for a in explanation)
     pairs = [embedded.pairs[pair] for pair in fold.members[slots]]
     return tuple(
         Evidence(pair.image, pair.captions[0], contribution)
         for pair, contribution in zip(pairs, contributions, strict=True)
-        if contribution > 0
+        if contribution
     )
 
 
 def _searches(
     embedded: EmbeddedPairs, fold: Fold, queries: Sequence[str], sentences: np.ndarray
-) -> tuple[Search, ...]:
+) -> tuple[Searched, ...]:
     """Finds held-out images from sentences."""
-    texts = represent(sentences, fold.anchors, modality="text", k=fold.k, p=fold.p)
-    scores, best = rank(similarity(texts, fold.images), top=min(5, len(fold.held_out)))
+    texts = fold.model.represent(sentences, "text")
+    scores, best = rank(fold.model.score(texts, fold.images), top=min(5, len(fold.held_out)))
     searches = []
     for query, rows, row_scores in zip(queries, best.tolist(), scores.tolist(), strict=True):
         pairs = [embedded.pairs[pair] for pair in fold.held_out[rows]]
         found = [
-            Found(pair.image, pair.captions[0], score)
+            FoundImage(pair.image, pair.captions[0], score)
             for pair, score in zip(pairs, row_scores, strict=True)
         ]
-        searches.append(Search(query, tuple(found)))
+        searches.append(Searched(query, tuple(found)))
     return tuple(searches)
 
 
-def facts(demo: Demo) -> dict[str, str]:
+def facts(demo: Demonstration) -> dict[str, str]:
     """The figures of a demonstration in words, name -> value.
 
     Args:
@@ -241,43 +267,18 @@ def facts(demo: Demo) -> dict[str, str]:
     Returns:
       The facts, in the order to show them.
     """
-    rule = " by the rule k = min(800, n/5), p = 4 (8 at k = 800)" if demo.by_rule else " as given"
+    given = "".join(f", {name} = {value}" for name, value in demo.settings.items())
     return {
         "pairs": f"{demo.pairs} used, {len(demo.skipped)} skipped",
         "encoders": " and ".join(demo.encoders.values()),
-        "k and p": f"k = {demo.k}, p = {demo.p:g} for n = {demo.anchors} anchors,{rule}",
+        "method": f"{demo.method}{given}, on {demo.anchors} pairs at a time",
         "tried on": f"unseen pairs, {demo.folds}-fold cross-validation",
         "building took": f"{demo.building:.2f} s from embeddings, "
         f"{demo.building + demo.encoding:.1f} s with the encoders",
     }
 
 
-def to_report(demo: Demo) -> Report:
-    """The page of a demonstration.
-
-    Args:
-      demo: what was found.
-
-    Returns:
-      The content for `report.render`.
-    """
-    directions = {"image to text": demo.retrieval.image_to_text}
-    directions["text to image"] = demo.retrieval.text_to_image
-    return Report(
-        f"A multimodal model from {demo.pairs} pairs, without training",
-        tuple(facts(demo).items()),
-        [
-            RecallRow(name, [(k, r.recall[k], r.chance[k]) for k in r.recall])
-            for name, r in directions.items()
-        ],
-        demo.classes and Confusion(demo.classes.labels, demo.classes.confusion.tolist()),
-        demo.examples,
-        demo.searches,
-        [(str(item.path), item.reason) for item in demo.skipped],
-    )
-
-
-def to_text(demo: Demo) -> str:
+def to_text(demo: Demonstration) -> str:
     """A demonstration for the terminal.
 
     Args:
@@ -306,7 +307,7 @@ def to_text(demo: Demo) -> str:
     return "\n".join(lines)
 
 
-def to_json(demo: Demo) -> dict[str, Any]:
+def to_json(demo: Demonstration) -> dict[str, Any]:
     """A demonstration for programs.
 
     Args:
@@ -325,8 +326,8 @@ def to_json(demo: Demo) -> dict[str, Any]:
         "skipped": [{"path": str(item.path), "reason": item.reason} for item in demo.skipped],
         "encoders": dict(demo.encoders),
         "anchors": demo.anchors,
-        "k": demo.k,
-        "p": demo.p,
+        "method": demo.method,
+        "settings": dict(demo.settings),
         "retrieval": {name: r._asdict() for name, r in demo.retrieval._asdict().items()},
         "classes": classes,
         "examples": [

@@ -1,42 +1,37 @@
 """How well a model does on pairs it has not seen: retrieval both ways and zero-shot classes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from asif_jax.core import anchors
-from asif_jax.core.anchors import Anchors, represent
-from asif_jax.core.projection import RelativeRepresentation
-from asif_jax.core.scoring import class_scores
 from asif_jax.jobs.embedding.embed import EmbeddedPairs
 from asif_jax.jobs.evaluate.retrieval import RECALLS, chance_recall, retrieval_ranks
-from asif_jax.methods.tuning import rule_of_thumb
+from asif_jax.methods import Method
+from asif_jax.model import Model, represent_classes, represented_class_scores
+from asif_jax.model import create as create_model
 
 
 class Fold(NamedTuple):
     """One model of a cross-validation and the pairs it has not seen.
 
     Attributes:
-      anchors: the model, of the other pairs.
+      model: of the other pairs.
       members: [n] int, the pair that each slot of the model holds.
       held_out: [h] int, the pairs it has not seen.
       captions: [c] int, their captions (rows of `EmbeddedPairs.captions`).
-      images: [h, k] representations of the held-out images.
-      texts: [c, k] representations of the held-out captions.
-      k: similarities kept.
-      p: exponent.
+      images: representations of the held-out images.
+      texts: representations of the held-out captions.
     """
 
-    anchors: Anchors
+    model: Model
     members: np.ndarray
     held_out: np.ndarray
     captions: np.ndarray
-    images: RelativeRepresentation
-    texts: RelativeRepresentation
-    k: int
-    p: float
+    images: Any
+    texts: Any
 
 
 class Recall(NamedTuple):
@@ -63,46 +58,42 @@ class Retrieval(NamedTuple):
 def cross_validation(
     embedded: EmbeddedPairs,
     *,
+    method: Method,
     folds: int = 5,
     seed: int = 0,
-    k: int | None = None,
-    p: float | None = None,
 ) -> Iterator[Fold]:
     """Builds a model on all folds but one, for each fold in turn.
 
     Args:
       embedded: n embedded pairs.
+      method: how pairs become scores.
       folds: how many parts the pairs are dealt into at random.
       seed: of the dealing.
-      k: similarities kept; by default the rule of thumb for the number of anchors.
-      p: exponent; by default likewise.
 
     Yields:
       The folds.
 
     Raises:
-      ValueError: fewer pairs than folds, or k above the number of anchors.
+      ValueError: fewer pairs than folds.
     """
     n = len(embedded.pairs)
     if n < folds:
         raise ValueError(f"{folds}-fold cross-validation needs at least {folds} pairs: got {n}")
     order = np.asarray(jax.random.permutation(jax.random.key(seed), n))
-    texts = embedded.caption_means()
+    texts = embedded.captions_by_pair()
     for held_out in np.array_split(order, folds):
         held_out = np.sort(held_out)
         members = np.setdiff1d(order, held_out)
-        model = anchors.create({"image": embedded.images[members], "text": texts[members]})
-        rule = rule_of_thumb(len(members))
-        options = {"k": rule[0] if k is None else k, "p": rule[1] if p is None else p}
+        pairs = anchors.create({"image": embedded.images[members], "text": texts[members]})
+        model = create_model(pairs, [embedded.pairs[i] for i in members], {}, method)
         captions = np.flatnonzero(np.isin(embedded.owners, held_out))
         yield Fold(
             model,
             members,
             held_out,
             captions,
-            represent(embedded.images[held_out], model, modality="image", **options),
-            represent(embedded.captions[captions], model, modality="text", **options),
-            **options,
+            model.represent(embedded.images[held_out], "image"),
+            model.represent(embedded.captions[captions], "text"),
         )
 
 
@@ -122,7 +113,7 @@ def retrieval(embedded: EmbeddedPairs, folds: Sequence[Fold]) -> Retrieval:
     both: tuple[list[Recall], list[Recall]] = [], []
     for fold in folds:
         owners = embedded.owners[fold.captions]
-        ranks = retrieval_ranks(fold.images, fold.texts, fold.held_out, owners)
+        ranks = retrieval_ranks(fold.model, fold.images, fold.texts, fold.held_out, owners)
         captions = np.unique(owners, return_counts=True)[1]
         right = captions, np.ones(len(owners), int)
         items = len(owners), len(fold.held_out)
@@ -160,6 +151,6 @@ def zero_shot(
     """
     scores = np.zeros([len(embedded.pairs), len(prompts)], np.float32)
     for fold in folds:
-        texts = represent(prompts, fold.anchors, modality="text", k=fold.k, p=fold.p)
-        scores[fold.held_out] = class_scores(fold.images, texts)
+        classes = represent_classes(fold.model, prompts)
+        scores[fold.held_out] = represented_class_scores(fold.model, fold.images, classes)
     return scores.argmax(axis=-1), scores

@@ -48,6 +48,10 @@ class EmbeddedPairs(NamedTuple):
         owner = self.owners[index]
         return self.pairs[owner].captions[index - np.searchsorted(self.owners, owner)]
 
+    def captions_by_pair(self) -> np.ndarray:
+        """[n, captions, e] float32: the captions of each pair, then zeros."""
+        return by_pair(self.captions, self.owners, len(self.pairs))
+
     def caption_means(self) -> np.ndarray:
         """[n, e] float32: one embedding a pair, the mean of its captions' unit embeddings."""
         return caption_means(self.captions, self.owners, len(self.pairs))
@@ -67,6 +71,24 @@ def caption_means(captions: np.ndarray, owners: np.ndarray, count: int) -> np.nd
     sums = np.zeros([count, captions.shape[-1]], np.float32)
     np.add.at(sums, owners, np.asarray(normalize(captions)))
     return sums / np.bincount(owners, minlength=count)[:, None]
+
+
+def by_pair(captions: np.ndarray, owners: np.ndarray, count: int) -> np.ndarray:
+    """The embeddings of all captions, pair by pair.
+
+    Args:
+      captions: [captions, e] float32, in the order of their pairs.
+      owners: [captions] int, the pair of each caption, ascending.
+      count: the number of pairs.
+
+    Returns:
+      [count, most captions, e] float32, zero where a pair has fewer.
+    """
+    place = np.arange(len(owners)) - np.searchsorted(owners, owners)
+    most = int(place.max()) + 1 if len(place) else 1
+    found = np.zeros([count, most, captions.shape[-1]], np.float32)
+    found[owners, place] = captions
+    return found
 
 
 def check_k(k: int | None, pairs: int) -> None:

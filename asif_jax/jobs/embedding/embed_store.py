@@ -17,10 +17,12 @@ import tqdm
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from asif_jax.core.cosine import normalize
 from asif_jax.data import ImageSet, Skipped
 from asif_jax.data.image_set import fingerprint
 from asif_jax.encoders import Encoder, sharded
-from asif_jax.jobs.embedding.embed import batched, caption_means, embed_texts, encode, in_threads
+from asif_jax.jobs.embedding.embed import batched, by_pair, embed_texts, encode, in_threads
+from asif_jax.methods.statistics import pair_means
 from asif_jax.store import Store, StoredPair, snapshot
 from asif_jax.store.commits import unit_rows
 from asif_jax.store.jobs import (
@@ -237,31 +239,35 @@ def _embed_part(
 
     embeddings = encode(encoders[0], batches())
     texts = _embed_captions([item.captions for item in seen if not item.reason], encoders[1], batch)
-    finite = np.isfinite(embeddings).all(axis=1) & np.isfinite(texts).all(axis=1)
+    finite = np.isfinite(embeddings).all(axis=1) & np.isfinite(texts).all(axis=(1, 2))
     kept = np.flatnonzero([not item.reason for item in seen])
     for index in kept[~finite].tolist():
         seen[index] = seen[index]._replace(reason="its embedding is not finite")
     sources = {"image": embeddings, "text": texts}
-    rows = {m: np.zeros([len(seen), a.shape[1]], a.dtype) for m, a in sources.items()}
+    rows = {m: np.zeros([len(seen), *a.shape[1:]], a.dtype) for m, a in sources.items()}
     for modality, array in sources.items():
         rows[modality][kept[finite]] = array[finite]
     pairs = [None if item.reason else StoredPair(item.reference, item.captions) for item in seen]
     present = sum(item.reason == _PRESENT for item in seen)
     skipped = tuple((i.place, i.reason) for i in seen if i.reason and i.reason != _PRESENT)
     outcome = Outcome(int(finite.sum()), present, skipped)
+    for modality in sources.keys() - set(store.header.several):
+        # A store of one embedding for each pair holds the mean of the captions.
+        if rows[modality].ndim == 3:
+            rows[modality] = np.asarray(pair_means(normalize(rows[modality])))
     return unit_rows(store, rows, count=len(seen)), pairs, outcome
 
 
 def _embed_captions(
     captions: Sequence[tuple[str, ...]], encoder: Encoder, batch: int
 ) -> np.ndarray:
-    """[n, e]: one embedding for all captions of an image."""
+    """[n, captions, e]: the captions of each image."""
     texts = [text for several in captions for text in several]
     if not texts:
-        return np.zeros([0, encoder.dimension], np.float32)
+        return np.zeros([0, 1, encoder.dimension], np.float32)
     owners = np.repeat(np.arange(len(captions)), [len(several) for several in captions])
     embeddings = embed_texts(texts, encoder, batch=batch, progress=False, finite=False)
-    return caption_means(embeddings, owners, len(captions))
+    return by_pair(embeddings, owners, len(captions))
 
 
 class _Tally:

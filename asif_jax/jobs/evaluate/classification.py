@@ -10,15 +10,13 @@ import numpy as np
 from jax import Array
 
 from asif_jax.core import metrics
-from asif_jax.core.anchors import represent
-from asif_jax.core.projection import RelativeRepresentation
-from asif_jax.core.scoring import class_scores, mean_prompts
 from asif_jax.data import ImageSet, Skipped
 from asif_jax.data.prompts import GENERAL, sentences
 from asif_jax.encoders import Encoder
 from asif_jax.jobs.embedding.embed_set import embed_sentences, embed_set
 from asif_jax.jobs.evaluate.intervals import Figure, measure
-from asif_jax.store import Model
+from asif_jax.model import Model, represented_class_scores
+from asif_jax.model import represent_classes as represent_prompts
 
 _WORST = 10
 
@@ -126,7 +124,7 @@ def represent_classes(
     prompts: str,
     cache: Path,
     progress: bool = True,
-) -> RelativeRepresentation:
+) -> Any:
     """Relative representations of classes in the words of the templates.
 
     Args:
@@ -139,27 +137,22 @@ def represent_classes(
       progress: show a progress bar on stderr.
 
     Returns:
-      [classes, templates, k], or [classes, k] for "mean", as `scoring.class_scores` takes them.
+      Representations as `model.represented_class_scores` takes them.
 
     Raises:
       ValueError: unusable templates or prompts.
     """
-    if prompts not in ("max", "mean"):
-        raise ValueError(f"prompts must be max or mean: got {prompts!r}")
     texts = sentences(classes, templates)
     embeddings = embed_sentences(texts, encoder, cache=cache, progress=progress)
-    embeddings = jnp.reshape(embeddings, [len(classes), len(templates), -1])
-    if prompts == "mean":
-        embeddings = mean_prompts(embeddings)
-    return represent(embeddings, model.anchors, modality="text", k=model.k, p=model.p)
+    embeddings = embeddings.reshape(len(classes), len(templates), -1)
+    return represent_prompts(model, embeddings, rule=prompts)
 
 
 def _name(
-    model: Model, embeddings: np.ndarray, texts: RelativeRepresentation, labels: np.ndarray
+    model: Model, embeddings: np.ndarray, texts: Any, labels: np.ndarray
 ) -> tuple[Array, Array]:
     """The best class of each image, and the rank of the right one."""
-    images = represent(embeddings, model.anchors, modality="image", k=model.k, p=model.p)
-    scores = class_scores(images, texts)
+    scores = represented_class_scores(model, model.represent(embeddings, "image"), texts)
     right = labels[:, None] == np.arange(scores.shape[-1])
     return jnp.argmax(scores, axis=-1), metrics.best_rank(scores, right)
 

@@ -11,14 +11,11 @@ import numpy as np
 from jax import Array
 
 from asif_jax.core import metrics
-from asif_jax.core.anchors import represent
-from asif_jax.core.projection import RelativeRepresentation
-from asif_jax.core.scoring import similarity
 from asif_jax.data import ImageSet, Skipped
 from asif_jax.encoders import Encoder
 from asif_jax.jobs.embedding.embed_set import embed_sentences, embed_set
 from asif_jax.jobs.evaluate.intervals import Figure, measure
-from asif_jax.store import Model
+from asif_jax.model import Model
 
 RECALLS = (1, 5, 10)
 
@@ -98,7 +95,7 @@ def retrieve_set(
         skipped.extend(part.skipped)
         if not part.captions:
             continue
-        represented.append(_represent(model, "image", part.embeddings))
+        represented.append(model.represent(part.embeddings, "image"))
         captions.extend(part.captions)
         own += sum(images.reference(i) in pairs for i in part.indices.tolist())
     if not captions:
@@ -107,8 +104,9 @@ def retrieve_set(
     sentences = [text for texts in captions for text in texts]
     embeddings = embed_sentences(sentences, text_encoder, cache=cache, progress=progress)
     to_text, to_image = retrieval_ranks(
+        model,
         jax.tree.map(lambda *parts: np.concatenate(parts), *represented),
-        _represent(model, "text", embeddings),
+        model.represent(embeddings, "text"),
         np.arange(len(captions)),
         owners,
     )
@@ -123,46 +121,47 @@ def retrieve_set(
 
 
 def retrieval_ranks(
-    images: RelativeRepresentation,
-    texts: RelativeRepresentation,
+    model: Model,
+    images: Any,
+    texts: Any,
     image_ids: np.ndarray,
     text_ids: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rank of the first right answer, both ways, with a bounded number of scores at once.
 
     Args:
-      images: [n, k] representations.
-      texts: [c, k] representations.
+      model: a model.
+      images: representations of n images.
+      texts: representations of c texts.
       image_ids: [n] int.
       text_ids: [c] int; a text is right for the image of the same number.
 
     Returns:
       [n] int32 ranks among the texts and [c] int32 ranks among the images, from 1.
     """
-    return _ranks(images, texts, image_ids, text_ids), _ranks(texts, images, text_ids, image_ids)
+    return (
+        _ranks(model, images, texts, image_ids, text_ids),
+        _ranks(model, texts, images, text_ids, image_ids),
+    )
 
 
 def _ranks(
-    queries: RelativeRepresentation,
-    gallery: RelativeRepresentation,
+    model: Model,
+    queries: Any,
+    gallery: Any,
     query_ids: np.ndarray,
     gallery_ids: np.ndarray,
 ) -> np.ndarray:
     block = max(1, _SCORES // len(gallery_ids))
-    parts = [slice(start, start + block) for start in range(0, len(query_ids), block)]
-    ranks = [_block_ranks(queries[part], gallery, query_ids[part], gallery_ids) for part in parts]
-    return np.concatenate([np.asarray(part) for part in ranks])
+    ranks = []
+    for start in range(0, len(query_ids), block):
+        part = jax.tree.map(lambda array, start=start: array[start : start + block], queries)
+        relevant = query_ids[start : start + block, None] == gallery_ids[None, :]
+        ranks.append(np.asarray(_best_rank(model.score(part, gallery), relevant)))
+    return np.concatenate(ranks)
 
 
-@jax.jit
-def _block_ranks(
-    queries: RelativeRepresentation,
-    gallery: RelativeRepresentation,
-    query_ids: Array,
-    gallery_ids: Array,
-) -> Array:
-    relevant = query_ids[:, None] == gallery_ids[None, :]
-    return metrics.best_rank(similarity(queries, gallery), relevant)
+_best_rank = jax.jit(metrics.best_rank)
 
 
 def chance_recall(right: np.ndarray, items: int, *, k: int) -> float:
@@ -184,10 +183,6 @@ def chance_recall(right: np.ndarray, items: int, *, k: int) -> float:
     kinds, counts = np.unique(right, return_counts=True)
     miss = [math.comb(items - int(kind), k) / math.comb(items, k) for kind in kinds]
     return 1.0 - float(np.average(miss, weights=counts))
-
-
-def _represent(model: Model, modality: str, embeddings: np.ndarray) -> RelativeRepresentation:
-    return represent(embeddings, model.anchors, modality=modality, k=model.k, p=model.p)
 
 
 def _direction(ranks: np.ndarray, images: np.ndarray, right: np.ndarray, items: int) -> Direction:

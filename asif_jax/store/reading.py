@@ -2,9 +2,9 @@
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,16 @@ import tensorstore as ts
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
+from asif_jax import methods
 from asif_jax.core.anchors import Anchors, check_finite
 from asif_jax.core.in_place import place_slab
-from asif_jax.methods.tuning import rule_of_thumb
+from asif_jax.methods.calibration import Calibration
+from asif_jax.model import Model
+from asif_jax.model import create as create_model
 from asif_jax.store.commits import exchange
 from asif_jax.store.database import create, open_store
 from asif_jax.store.failures import StoreError, told
-from asif_jax.store.layout import EncoderRecord, Header, Settings
+from asif_jax.store.layout import Header, Settings
 from asif_jax.store.records import StoredPair
 from asif_jax.store.snapshots import Snapshot, StoredPairs, snapshot
 
@@ -27,33 +30,35 @@ from asif_jax.store.snapshots import Snapshot, StoredPairs, snapshot
 _SLAB_BYTES = 1 << 25
 
 
-class Model(NamedTuple):
-    """A model and what is needed to use it.
+class SlotPairs(Sequence[StoredPair]):
+    """What the rows of a version were made of, by row: rows are the slots of a model that serves.
 
-    Attributes:
-      anchors: the coupled embeddings, all slots live; slot i belongs to pairs[i].
-      pairs: the pairs, n of them.
-      encoders: modality -> the encoder of its embeddings.
-      k: similarities kept.
-      p: exponent.
+    Args:
+      found: the version.
     """
 
-    anchors: Anchors
-    pairs: Sequence[StoredPair]
-    encoders: Mapping[str, EncoderRecord]
-    k: int
-    p: float
+    def __init__(self, found: Snapshot):
+        self._pairs = StoredPairs(found)
+        self._rows = len(found.live)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, row):
+        if isinstance(row, slice):
+            return [self._pairs.at(i) for i in range(*row.indices(self._rows))]
+        return self._pairs.at(int(row))
 
 
 def load(where: str | Path, version: int | str | None = None) -> Model:
-    """Reads the live pairs of a store.
+    """Reads the live pairs of a store and fits the store's method to them.
 
     Args:
       where: a directory or URL.
       version: by number or name; by default the newest.
 
     Returns:
-      The model.
+      The model, all of its slots live.
 
     Raises:
       StoreError: no store is there, no such version, no live pair, or it is damaged.
@@ -68,15 +73,7 @@ def load(where: str | Path, version: int | str | None = None) -> Model:
     if pairs.rows[-1] - pairs.rows[0] + 1 > len(pairs):
         arrays = {m: array[pairs.rows - pairs.rows[0]] for m, array in arrays.items()}
     embeddings = {modality: jnp.asarray(array) for modality, array in arrays.items()}
-    k, p = found.settings
-    rule = rule_of_thumb(len(pairs))
-    return Model(
-        Anchors(embeddings, jnp.ones([len(pairs)], bool)),
-        pairs,
-        found.header.encoders,
-        min(rule[0] if k is None else k, len(pairs)),
-        rule[1] if p is None else p,
-    )
+    return _fitted(found, Anchors(embeddings, jnp.ones([len(pairs)], bool)), pairs)
 
 
 def save(where: str | Path, model: Model) -> None:
@@ -84,7 +81,7 @@ def save(where: str | Path, model: Model) -> None:
 
     Args:
       where: a new directory or URL.
-      model: the model.
+      model: the model, all of its slots live.
 
     Raises:
       ValueError: an embedding is not finite.
@@ -94,11 +91,51 @@ def save(where: str | Path, model: Model) -> None:
     for modality, array in units.items():
         check_finite(array, name=f"{modality} embeddings")
     dimensions = {modality: array.shape[-1] for modality, array in units.items()}
+    several = tuple(modality for modality, array in units.items() if array.ndim == 3)
     dtype = next(iter(units.values())).dtype.name
-    header = Header(model.encoders, dimensions, dtype)
-    store = create(where, header, settings=Settings(model.k, model.p))
+    header = Header(model.encoders, dimensions, dtype, several=several)
+    calibration = model.calibration and tuple(model.calibration)
+    settings = Settings(model.method.name, model.method.settings, calibration)
+    store = create(where, header, settings=settings)
     # Unit vectors as they are: normalized again they would be rounded again.
     exchange(store, (), units, model.pairs, message="save")
+
+
+def open_model(
+    found: Snapshot,
+    *,
+    capacity: int | None = None,
+    mesh: Mesh | None = None,
+    anchors_axis: str | None = None,
+) -> Model:
+    """Reads a version as a model that can be edited beside its store, as `open_anchors` does.
+
+    Args:
+      found: the version.
+      capacity: as for `open_anchors`.
+      mesh: as for `open_anchors`.
+      anchors_axis: as for `open_anchors`.
+
+    Returns:
+      The model; slot i is row i of the store.
+
+    Raises:
+      ValueError: too small a capacity.
+      StoreError: the version is damaged.
+    """
+    anchors = open_anchors(found, capacity=capacity, mesh=mesh, anchors_axis=anchors_axis)
+    return _fitted(found, anchors, SlotPairs(found))
+
+
+def _fitted(found: Snapshot, anchors: Anchors, pairs: Sequence[StoredPair]) -> Model:
+    name, settings, calibration = found.settings
+    return create_model(
+        anchors,
+        pairs,
+        found.header.encoders,
+        methods.named(name, settings),
+        calibration=calibration and Calibration(*calibration),
+    )
 
 
 def open_anchors(
@@ -144,7 +181,7 @@ def open_anchors(
 
 
 def _read_array(source: ts.TensorStore, slots: int, sharding: Sharding) -> Array:
-    shape = slots, source.shape[1]
+    shape = slots, *source.shape[1:]
     parts = [
         _read_part(source, *index[0].indices(slots)[:2], SingleDeviceSharding(device))
         for device, index in sharding.addressable_devices_indices_map(shape).items()
@@ -155,11 +192,11 @@ def _read_array(source: ts.TensorStore, slots: int, sharding: Sharding) -> Array
 
 def _read_part(source: ts.TensorStore, first: int, last: int, where: SingleDeviceSharding) -> Array:
     """Rows first..last on a device, in slabs: one is read while the one before is placed."""
-    width, dtype = source.shape[1], source.dtype.numpy_dtype
-    array = _zeros(last - first, width, dtype.name, where)
+    width, dtype = source.shape[1:], source.dtype.numpy_dtype
+    array = _zeros((last - first, *width), dtype.name, where)
     last = min(last, source.shape[0])
-    size = max(_SLAB_BYTES // (width * dtype.itemsize), 1)
-    slabs = itertools.cycle([np.empty([size, width], dtype) for _ in range(2)])
+    size = max(_SLAB_BYTES // (math.prod(width) * dtype.itemsize), 1)
+    slabs = itertools.cycle([np.empty([size, *width], dtype) for _ in range(2)])
 
     def read(start: int) -> tuple[np.ndarray, ts.WriteFutures]:
         slab = next(slabs)[: min(size, last - start)]
@@ -175,6 +212,6 @@ def _read_part(source: ts.TensorStore, first: int, last: int, where: SingleDevic
     return array
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _zeros(rows: int, width: int, dtype: str, sharding: SingleDeviceSharding) -> Array:
-    return jax.lax.with_sharding_constraint(jnp.zeros([rows, width], dtype), sharding)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _zeros(shape: tuple[int, ...], dtype: str, sharding: SingleDeviceSharding) -> Array:
+    return jax.lax.with_sharding_constraint(jnp.zeros(shape, dtype), sharding)
