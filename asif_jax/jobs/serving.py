@@ -2,8 +2,8 @@
 
 The model comes from `store.open_model`, or its pairs alone from `store.open_anchors`, with a
 capacity that leaves room: slot i is row i of the store. An edit is committed first and then written
-into the model's own memory, so that no pair is copied, recompiled or embedded again. The method of a
-model is fitted anew to sums that follow the edit. The model given is donated.
+into the model's own memory, so that nothing is copied or embedded again. The method of a model is
+fitted anew to sums that follow the edit. The model given is donated.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,7 +76,7 @@ def remove(
     if jax.process_index() == 0:
         store.remove(opened, rows, message=message)
     gone = _rows_of(serving, rows)
-    return _with(serving, in_place.clear(_pairs_of(serving), rows), removed=gone)
+    return _with(opened, serving, in_place.clear(_pairs_of(serving), rows), removed=gone)
 
 
 def replace(
@@ -110,16 +110,16 @@ def replace(
     room = anchors.capacity - store.row_count(opened)
     if len(pairs) > room:
         raise ValueError(f"{len(pairs)} pairs do not fit into the {room} slots that are left")
+    widened = {m: _widened(array, anchors.embeddings[m].shape) for m, array in units.items()}
     added = None
     if jax.process_index() == 0:
         added = exchange(opened, rows, units, pairs, message=message)
     first = _from_the_first_process(-1 if added is None else added.start)
     gone = _rows_of(serving, rows)
-    units = {m: _widened(array, anchors.embeddings[m].shape) for m, array in units.items()}
     anchors = in_place.clear(anchors, rows)
-    anchors = in_place.overwrite(anchors, first, units, np.ones(len(pairs), bool))
-    added = range(first, first + len(pairs))
-    return _with(serving, anchors, added=list(added), removed=gone), added
+    anchors = in_place.overwrite(anchors, first, widened, np.ones(len(pairs), bool))
+    slots = range(first, first + len(pairs))
+    return _with(opened, serving, anchors, added=slots, removed=gone), slots
 
 
 def update(
@@ -155,7 +155,7 @@ def update(
         }
         anchors = in_place.overwrite(anchors, rows.start, units, np.ones(len(rows), bool))
     anchors = in_place.clear(anchors, changed.removed)
-    return _with(serving, anchors, added=changed.added, removed=gone), found.version
+    return _with(opened, serving, anchors, added=changed.added, removed=gone), found.version
 
 
 def _pairs_of(serving: Model | Anchors) -> Anchors:
@@ -168,6 +168,7 @@ def _rows_of(serving: Model | Anchors, rows: Sequence[int] | np.ndarray) -> Anch
 
 
 def _with(
+    opened: Store,
     serving: Serving,
     anchors: Anchors,
     *,
@@ -177,7 +178,8 @@ def _with(
     """The model of these pairs, its method fitted to what changed."""
     if not isinstance(serving, Model):
         return anchors
-    return edited(serving, anchors, added=rows_of(anchors, added), removed=removed)
+    now = edited(serving, anchors, added=rows_of(anchors, added), removed=removed)
+    return now._replace(pairs=store.SlotPairs(store.snapshot(opened)))
 
 
 def _widened(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -15,7 +15,7 @@ from asif_jax.store.database import (
 from asif_jax.store.failures import StoreError
 from asif_jax.store.history import Difference, Version, diff, log
 from asif_jax.store.layout import Header, Settings
-from asif_jax.store.reading import load, open_anchors, open_model, save
+from asif_jax.store.reading import SlotPairs, load, open_anchors, open_model, save
 from asif_jax.store.records import StoredPair
 from asif_jax.store.snapshots import (
     Snapshot,
@@ -34,6 +34,7 @@ __all__ = [
     "Header",
     "Model",
     "Settings",
+    "SlotPairs",
     "Snapshot",
     "Store",
     "StoreError",
