@@ -7,8 +7,6 @@ covariances. For frozen encoders of images and texts it is a method of ours.
 import functools
 from collections.abc import Mapping
 
-from jax import Array
-
 from asif_jax.methods import rules
 from asif_jax.methods.linear import Weights, linear_method
 from asif_jax.methods.method import Method
@@ -41,9 +39,5 @@ def cca(*, shrinkage: float | Mapping[str, float] | None = None) -> Method:
         "cca",
         settings,
         shrinkage=functools.partial(rules.chosen, shrinkage, rule=rules.cca_shrinkage),
-        weights=Weights(_correlations, _correlations),
+        weights=Weights(first=1.0, second=1.0),
     )
-
-
-def _correlations(values: Array) -> Array:
-    return values

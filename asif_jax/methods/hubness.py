@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from asif_jax.core.anchors import Anchors, as_anchors
-from asif_jax.core.explanation import Explanation, by_pair, by_size
+from asif_jax.core.explanation import Explanation, by_pair, by_size, check_single
 from asif_jax.methods.method import Method, Pairs
 from asif_jax.methods.statistics import Sums, pair_means
 
@@ -99,7 +99,7 @@ class BankState(NamedTuple):
     filled: Array
 
 
-def with_csls(method: Method, *, bank: int = 512, neighbours: int = 10) -> Method:
+def with_csls(method: Method, *, bank: int = 1000, neighbours: int = 10) -> Method:
     """A method whose scores are corrected for hubs, by the pairs of the model itself.
 
     r(x) is the mean score of x to its nearest among the other sides of some pairs, so every query
@@ -150,8 +150,7 @@ def with_csls(method: Method, *, bank: int = 512, neighbours: int = 10) -> Metho
         )
 
     def explain(state: BankState, left: Corrected, right: Corrected) -> Explanation:
-        if left.hubs[right.modality].ndim:
-            return jax.vmap(explain, (None, 0, 0))(state, left, right)
+        check_single(left.hubs[right.modality], right.hubs[left.modality])
         size = state.anchors.capacity
 
         def parts(one: Any, other: Any) -> Array:
@@ -163,7 +162,8 @@ def with_csls(method: Method, *, bank: int = 512, neighbours: int = 10) -> Metho
             _, shares = _nearest_mean(scores, state.filled, neighbours)
             weights, rows = jax.lax.top_k(shares[0], min(neighbours, shares.shape[1]))
             each = jax.lax.map(lambda row: parts(one, jax.tree.map(lambda a: a[row], kept)), rows)
-            return weights @ each
+            # Surplus rows of the bank may hold NaN.
+            return jnp.sum(jnp.where(weights[:, None] > 0.0, weights[:, None] * each, 0.0), axis=0)
 
         return by_size(
             2.0 * parts(left.inner, right.inner)

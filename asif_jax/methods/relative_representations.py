@@ -16,11 +16,12 @@ from jax.typing import ArrayLike
 from asif_jax.core.anchors import Anchors, as_anchors, embeddings_of
 from asif_jax.core.captions import nearest_pairs_in_metric
 from asif_jax.core.cosine import normalize
-from asif_jax.core.explanation import explain
+from asif_jax.core.explanation import Explanation, check_single, explain
 from asif_jax.core.nearest import DEFAULT_MEMORY, nearest_in_metric
 from asif_jax.core.projection import RelativeRepresentation, project, represent_nearest
 from asif_jax.core.scoring import similarity
 from asif_jax.methods import rules
+from asif_jax.methods.blocks import lengths_in, map_rows
 from asif_jax.methods.method import Method, Pairs
 from asif_jax.methods.statistics import Sums, measure, moments, pair_means
 from asif_jax.methods.whitening import (
@@ -30,9 +31,6 @@ from asif_jax.methods.whitening import (
     solve_rows,
     whitened,
 )
-
-# Anchors that are whitened at once, to measure their lengths.
-_ROWS = 1 << 13
 
 
 class AsifState(NamedTuple):
@@ -181,37 +179,32 @@ def _metric(sums: Sums, modality: str, shrinkage: ArrayLike) -> Metric:
 @jax.jit
 def _scales(embeddings: Array, metric: Metric) -> Array:
     """[n] or [n, captions]: one over the length of each anchor in the whitened space."""
-    d = embeddings.shape[-1]
-    rows = embeddings.reshape(-1, d)
-    inverse = solve_rows(metric.factor, jnp.eye(d)).T
+    inverse = solve_rows(metric.factor, jnp.eye(embeddings.shape[-1])).T
 
     def lengths(part: Array) -> Array:
-        units = centred(part.astype(jnp.float32), metric.mean)
-        white = jnp.matmul(units, inverse.T, precision=jax.lax.Precision.HIGHEST)
-        return jnp.linalg.norm(white, axis=-1)
+        rows = part.reshape(-1, part.shape[-1]).astype(jnp.float32)
+        return lengths_in(inverse, centred(rows, metric.mean)).reshape(part.shape[:-1])
 
-    size = min(_ROWS, max(rows.shape[0], 1))
-    whole = rows.shape[0] // size * size
-    found = jax.lax.map(lengths, rows[:whole].reshape(-1, size, d)).reshape(-1)
-    if whole < rows.shape[0]:
-        found = jnp.concatenate([found, lengths(rows[whole:])])
+    found = map_rows(lengths, embeddings)
     positive = found > 0.0
-    scales = jnp.where(positive, 1.0 / jnp.where(positive, found, 1.0), 0.0)
-    return scales.reshape(embeddings.shape[:-1])
+    return jnp.where(positive, 1.0 / jnp.where(positive, found, 1.0), 0.0)
 
 
 def _mean_caption(embeddings: Array) -> Array:
     """[n, d] unit vectors: of several captions the mean, normalized."""
     if embeddings.ndim == 2:
         return embeddings
-    return normalize(pair_means(embeddings)).astype(embeddings.dtype)
+    return map_rows(lambda part: normalize(pair_means(part)).astype(embeddings.dtype), embeddings)
 
 
 def _score(state: AsifState, left: RelativeRepresentation, right: RelativeRepresentation) -> Array:
     return similarity(left, right)
 
 
-def _explain(state: AsifState, left: RelativeRepresentation, right: RelativeRepresentation):
+def _explain(
+    state: AsifState, left: RelativeRepresentation, right: RelativeRepresentation
+) -> Explanation:
+    check_single(left.values[..., 0], right.values[..., 0])
     return explain(left, right)
 
 

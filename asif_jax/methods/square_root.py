@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from asif_jax.core.anchors import Anchors, as_anchors
 from asif_jax.core.cosine import normalize
 from asif_jax.core.explanation import Explanation
+from asif_jax.methods.blocks import map_rows
 from asif_jax.methods.method import Method, Pairs
 from asif_jax.methods.statistics import Sums, count_negatives
 
@@ -88,10 +89,11 @@ def square_rooted(anchors: Anchors, rooted: Mapping[str, Array]) -> Anchors:
     Returns:
       The pairs, still of unit length.
     """
-    embeddings = {
-        m: square_root(array, rooted[m]).astype(array.dtype)
-        for m, array in anchors.embeddings.items()
-    }
+
+    def root(modality: str, array: Array) -> Array:
+        return map_rows(lambda part: square_root(part, rooted[modality]).astype(array.dtype), array)
+
+    embeddings = {m: root(m, array) for m, array in anchors.embeddings.items()}
     return anchors._replace(embeddings=embeddings)
 
 

@@ -1,0 +1,57 @@
+"""Singular values and vectors that can be differentiated where several are equal."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+# Of two squares that differ by less than this share of the largest, rounding cannot tell which is
+# the larger.
+_EQUAL = 1e-6
+
+
+@jax.custom_jvp
+def svd(matrix: Array) -> tuple[Array, Array, Array]:
+    """The singular value decomposition U diag(s) V' of a matrix, in the thin form.
+
+    Its derivative is the usual one, except that vectors of equal singular values do not turn
+    towards each other. So whatever does not depend on which vectors span their space has the right
+    derivative, and no derivative is NaN, where that of `jnp.linalg.svd` is.
+
+    Args:
+      matrix: [d, e] float32.
+
+    Returns:
+      U [d, r], s [r] descending, V [e, r], for r the smaller of d and e.
+
+    Example:
+      >>> svd(2.0 * jnp.eye(2))[1].tolist()
+      [2.0, 2.0]
+    """
+    left, values, right = jnp.linalg.svd(matrix, full_matrices=False)
+    return left, values, right.T
+
+
+@svd.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]):
+    (matrix,), (change,) = primals, tangents
+    left, values, right = svd(matrix)
+    largest = jnp.maximum(values[0], jnp.finfo(values.dtype).tiny)
+    between = _matmul(_matmul(left.T, change), right)
+    squares = values**2
+    gaps = squares[None, :] - squares[:, None]
+    apart = jnp.abs(gaps) > _EQUAL * largest**2
+    turns = jnp.where(apart, 1.0 / jnp.where(apart, gaps, 1.0), 0.0)
+    u_turns = turns * (between * values + values[:, None] * between.T)
+    v_turns = turns * (values[:, None] * between + between.T * values)
+    positive = values > 1e-6 * largest
+    inverse = jnp.where(positive, 1.0 / jnp.where(positive, values, 1.0), 0.0)
+    # What leaves the space of the vectors: one of the two is square and leaves none.
+    outside = _matmul(change, right) - _matmul(left, between)
+    across = _matmul(change.T, left) - _matmul(right, between.T)
+    d_left = _matmul(left, u_turns) + outside * inverse
+    d_right = _matmul(right, v_turns) + across * inverse
+    return (left, values, right), (d_left, jnp.diagonal(between), d_right)
+
+
+def _matmul(left: Array, right: Array) -> Array:
+    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
