@@ -23,7 +23,7 @@ def compare(model):
 
 
 def insert(model, slots, pairs):
-    rows = anchors.insert(model.anchors, slots, pairs)
+    rows = anchors.replace(model.anchors, slots, pairs)
     return models.edited(model, rows, added=models.rows_of(rows, slots))
 
 
@@ -46,7 +46,7 @@ def test_edits_equal_a_refit(name):
     compare(model)
     # One slot is overwritten: its old pair goes, the new one comes.
     old = models.rows_of(model.anchors, [4])
-    rows = anchors.insert(model.anchors, [4], coupled(1, seed=4))
+    rows = anchors.replace(model.anchors, [4], coupled(1, seed=4))
     compare(models.edited(model, rows, added=models.rows_of(rows, [4]), removed=old))
 
 

@@ -21,11 +21,11 @@ def map_rows(function: Callable[[Array], Array], rows: Array) -> Array:
     """A function of every row, of 8,192 rows at a time.
 
     Args:
-      function: [b, ...] rows -> [b, ...], row by row.
+      function: [b, ...] rows -> [b, ...] float32, row by row.
       rows: [n, ...].
 
     Returns:
-      [n, ...].
+      [n, ...] float32.
 
     Example:
       >>> map_rows(lambda part: part.sum(axis=-1), jnp.ones([3, 2])).tolist()

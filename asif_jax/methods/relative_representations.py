@@ -194,7 +194,7 @@ def _mean_caption(embeddings: Array) -> Array:
     """[n, d] unit vectors: of several captions the mean, normalized."""
     if embeddings.ndim == 2:
         return embeddings
-    return map_rows(lambda part: normalize(pair_means(part)).astype(embeddings.dtype), embeddings)
+    return normalize(pair_means(embeddings)).astype(embeddings.dtype)
 
 
 def _score(state: AsifState, left: RelativeRepresentation, right: RelativeRepresentation) -> Array:

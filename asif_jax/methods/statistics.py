@@ -75,18 +75,19 @@ def measure(pairs: Pairs, like: Sums | None = None) -> Sums:
     """
     anchors = as_anchors(pairs)
     capacity = anchors.capacity
-    size = min(ROWS, max(capacity, 1))
-    whole = capacity // size
+    if capacity <= ROWS:
+        return _sums_of(anchors)
 
-    def sums_from(start: Array | int, rows: int) -> Sums:
-        return _sums_of(jax.tree.map(lambda array: slice_rows(array, start, rows), anchors))
+    def sums_from(start: Array | int) -> Sums:
+        # The last block begins further left, so that all are of one size; what came before it does
+        # not count again.
+        first = jnp.minimum(start, capacity - ROWS)
+        part: Anchors = jax.tree.map(lambda array: slice_rows(array, first, ROWS), anchors)
+        fresh = first + jnp.arange(ROWS, dtype=jnp.int32) >= start
+        return _sums_of(part._replace(live=part.live & fresh))
 
-    starts = size * jnp.arange(1, whole, dtype=jnp.int32)
-    sums, _ = jax.lax.scan(
-        lambda sums, start: (add(sums, sums_from(start, size)), None), sums_from(0, size), starts
-    )
-    rest = capacity - whole * size
-    return add(sums, sums_from(whole * size, rest)) if rest else sums
+    starts = jnp.arange(ROWS, capacity, ROWS, dtype=jnp.int32)
+    return jax.lax.scan(lambda sums, at: (add(sums, sums_from(at)), None), sums_from(0), starts)[0]
 
 
 def add(first: Sums, second: Sums) -> Sums:

@@ -106,7 +106,7 @@ def whitened(units: Array, metric: Metric) -> Array:
 
 
 def centred(units: Array, mean: Array) -> Array:
-    """The embeddings [..., d] minus the mean; zero for a zero embedding, and for the mean itself."""
+    """The embeddings [..., d] minus the mean; zero for zero, and for the mean itself."""
     present = jnp.any(units != 0.0, axis=-1, keepdims=True)
     moved = jnp.where(present, units - mean, 0.0)
     # Of the mean itself rounding would leave a direction of its own. The negation lets NaN through.
