@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from asif_jax.methods import rules
 from asif_jax.methods.linear import Weights, linear_method
-from asif_jax.methods.method import Method
+from asif_jax.methods.method import Method, given
 
 
 def csa(
@@ -32,11 +32,9 @@ def csa(
       >>> csa(dimension=100).settings
       {'dimension': 100}
     """
-    given = {"dimension": dimension, "shrinkage": shrinkage}
-    settings = {name: value for name, value in given.items() if value is not None}
     return linear_method(
         "csa",
-        settings,
+        given(dimension=dimension, shrinkage=shrinkage),
         shrinkage=functools.partial(rules.chosen, shrinkage, rule=rules.cca_shrinkage),
         weights=Weights(after=0.5, variates=dimension),
     )

@@ -5,8 +5,8 @@ Norelli et al., "ASIF: Coupled Data Turns Unimodal Models to Multimodal Without 
 """
 
 import functools
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from asif_jax.core.projection import RelativeRepresentation, project, represent_
 from asif_jax.core.scoring import similarity
 from asif_jax.methods import rules
 from asif_jax.methods.blocks import lengths_in, map_rows
-from asif_jax.methods.method import Method, Pairs
+from asif_jax.methods.method import Method, Pairs, given
 from asif_jax.methods.statistics import Sums, measure, moments, pair_means
 from asif_jax.methods.whitening import (
     Metric,
@@ -82,8 +82,8 @@ def paper(*, k: int | None = None, p: float | None = None) -> Method:
         live = state.anchors.live
         return project(embeddings, anchors, k=kept, p=state.p, live=live, normalized=True)
 
-    settings = {"k": k, "p": p}
-    return Method(fit, represent, _score, _explain, _no_sums, "paper", _given(settings))
+    settings = given(k=k, p=p)
+    return Method(fit, represent, _score, _explain, _no_sums, "paper", settings)
 
 
 def asif(
@@ -141,8 +141,8 @@ def asif(
         )
         return represent_nearest(embeddings, *found, size=anchors.shape[0], p=state.p)
 
-    settings = {"k": k, "p": p, "shrinkage": shrinkage}
-    return Method(fit, represent, _score, _explain, measure, "asif", _given(settings))
+    settings = given(k=k, p=p, shrinkage=shrinkage)
+    return Method(fit, represent, _score, _explain, measure, "asif", settings)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "memory"))
@@ -212,10 +212,5 @@ def _no_sums(pairs: Pairs, like: Sums | None = None) -> None:
     return None
 
 
-def _kept(k: int | None, pairs: int, rule) -> int:
+def _kept(k: int | None, pairs: int, rule: Callable[[int], int]) -> int:
     return min(rule(pairs) if k is None else k, pairs)
-
-
-def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are not left to a rule."""
-    return {name: value for name, value in settings.items() if value is not None}
