@@ -159,8 +159,10 @@ def _nearest(
     """The k nearest pairs in the whitened space; the anchors themselves are not whitened."""
     units = normalize(whitened(normalize(embeddings), metric))
     queries = solve_rows(metric.factor, units, transposed=True)
-    # Rounded as the products will round them, so that the offset fits.
-    queries = queries.astype(anchors.dtype).astype(queries.dtype)
+    if anchors.dtype == jnp.bfloat16:
+        # Rounded as the products will round them, so that the offset fits. XLA's CPU backend has no
+        # product for what is cast to bfloat16 and back.
+        queries = jax.lax.reduce_precision(queries, exponent_bits=8, mantissa_bits=7)
     offsets = jnp.matmul(queries, metric.mean, precision=jax.lax.Precision.HIGHEST)
     options = {"live": live, "memory": memory}
     if anchors.ndim == 2:
