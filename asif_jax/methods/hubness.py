@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 
 from asif_jax.core.anchors import Anchors, as_anchors
 from asif_jax.core.explanation import Explanation, by_pair, by_size
+from asif_jax.core.projection import RelativeRepresentation, without
 from asif_jax.methods.method import Method, Pairs
 from asif_jax.methods.statistics import Sums, pair_means
 
@@ -117,7 +118,7 @@ class BankState(NamedTuple):
     filled: Array
 
 
-def with_csls(method: Method, *, bank: int = 512, neighbours: int = 10) -> Method:
+def with_csls(method: Method, *, bank: int = 1000, neighbours: int = 10) -> Method:
     """A method whose scores are corrected for hubs, by the pairs of the model itself.
 
     r(x) is the mean score of x to its nearest among the other sides of some pairs, so every query
@@ -142,7 +143,7 @@ def with_csls(method: Method, *, bank: int = 512, neighbours: int = 10) -> Metho
         state = method.fit(anchors, sums)
         slots, filled = _spread(anchors.live, min(bank, anchors.capacity))
         kept = {
-            m: method.represent(state, _mean_rows(array, slots), m)
+            m: _without_itself(method.represent(state, _mean_rows(array, slots), m), slots)
             for m, array in anchors.embeddings.items()
         }
         return BankState(anchors, state, kept, filled)
@@ -205,6 +206,17 @@ def _spread(live: Array, count: int) -> tuple[Array, Array]:
     place = jnp.where(pairs < count, number, place)
     slots = jnp.searchsorted(jnp.cumsum(live, dtype=jnp.int32), place + 1)
     return jnp.minimum(slots, live.shape[0] - 1), number < pairs
+
+
+def _without_itself(representations: Any, slots: Array) -> Any:
+    """Members of the bank as if their own pair were not among the pairs, as no query's is."""
+
+    def leave_out(part: Any) -> Any:
+        return without(part, slots) if isinstance(part, RelativeRepresentation) else part
+
+    return jax.tree.map(
+        leave_out, representations, is_leaf=lambda part: isinstance(part, RelativeRepresentation)
+    )
 
 
 def _mean_rows(embeddings: Array, slots: Array) -> Array:

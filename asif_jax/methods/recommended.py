@@ -15,13 +15,15 @@ from asif_jax.methods.method import Method
 from asif_jax.methods.relative_representations import asif
 from asif_jax.methods.square_root import with_square_root
 
+_BANK = 1000
+
 
 def two_cosines(
     *,
     k: int | None = None,
     p: float | None = None,
     shrinkage: float | Mapping[str, float] | None = None,
-    bank: int = 512,
+    bank: int = _BANK,
     memory: int = DEFAULT_MEMORY,
 ) -> Method:
     """CCA and whitened ASIF on square roots of non-negative features, with CSLS.
@@ -42,7 +44,7 @@ def two_cosines(
     """
     both = fused(cca(), asif(k=k, p=p, shrinkage=shrinkage, memory=memory))
     method = with_csls(with_square_root(both), bank=bank)
-    given = {"k": k, "p": p, "shrinkage": shrinkage, "bank": None if bank == 512 else bank}
+    given = {"k": k, "p": p, "shrinkage": shrinkage, "bank": None if bank == _BANK else bank}
     settings = {name: value for name, value in given.items() if value is not None}
     return method._replace(name="two_cosines", settings=settings)
 
