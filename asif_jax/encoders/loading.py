@@ -19,7 +19,7 @@ from asif_jax.encoders.text import loading as text
 from asif_jax.encoders.text.loading import load_text_encoder
 from asif_jax.encoders.weights import hub
 from asif_jax.encoders.weights.config import read_json
-from asif_jax.encoders.weights.published import fingerprint
+from asif_jax.encoders.weights.published import hash_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,5 +174,5 @@ def _load_efficientnet_lite(path: Path, *, name: str, dtype: DTypeLike) -> Encod
         modality="image",
         name=name,
         dimension=efficientnet_lite.FEATURES,
-        identity=f"{variant} {fingerprint(path)} whole image at {config.resolution} px{precision}",
+        identity=f"{variant} {hash_files(path)} whole image at {config.resolution} px{precision}",
     )

@@ -22,7 +22,7 @@ UNUSED = ("vision_model.*", "visual_projection.*", "logit_scale", "embeddings.po
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClipTextConfig(PreNormConfig):
+class CLIPTextConfig(PreNormConfig):
     """The sizes of a text tower, by the names of config.json, which leaves out usual ones."""
 
     vocab_size: int = 49408
@@ -39,10 +39,10 @@ class ClipTextConfig(PreNormConfig):
         return self.max_position_embeddings
 
 
-class ClipText(nnx.Module):
+class CLIPText(nnx.Module):
     """Token ids to a vector for each token, which knows those before it."""
 
-    def __init__(self, config: ClipTextConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: CLIPTextConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         width, epsilon = config.hidden_size, config.layer_norm_eps
         embed = functools.partial(nnx.Embed, dtype=dtype, param_dtype=dtype, rngs=rngs)
         self.words = embed(config.vocab_size, width)
@@ -92,7 +92,7 @@ def checkpoint_name(path: tuple[Any, ...]) -> str:
     """Name of a parameter in the published checkpoint, less its "text_model.".
 
     Args:
-      path: its path in `ClipText`.
+      path: its path in `CLIPText`.
 
     Returns:
       The tensor's name.

@@ -11,14 +11,14 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from asif_jax.encoders.text.bert import Bert, BertConfig
+from asif_jax.encoders.text.bert import BERT, BERTConfig
 
 # What published checkpoints hold beyond the transformer.
 UNUSED = ("pooler.*", "lm_head.*", "classifier.*", "qa_outputs.*", "embeddings.position_ids")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RobertaConfig(BertConfig):
+class RoBERTaConfig(BERTConfig):
     """The sizes of a RoBERTa, by the names of its config.json."""
 
     pad_token_id: int = 1
@@ -29,10 +29,10 @@ class RobertaConfig(BertConfig):
         return self.max_position_embeddings - self.pad_token_id - 1
 
 
-class Roberta(Bert):
+class RoBERTa(BERT):
     """Token ids to a vector for each token."""
 
-    def __init__(self, config: RobertaConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: RoBERTaConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         super().__init__(config, dtype=dtype, rngs=rngs)
         self.padding = config.pad_token_id
 

@@ -9,14 +9,14 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 
-from asif_jax.encoders.text.clip import ClipText, ClipTextConfig
+from asif_jax.encoders.text.clip import CLIPText, CLIPTextConfig
 
 # What published checkpoints hold beyond the text tower.
 UNUSED = ("vision_model.*", "logit_scale", "logit_bias", "embeddings.position_ids")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SiglipTextConfig(ClipTextConfig):
+class SigLIPTextConfig(CLIPTextConfig):
     """The sizes of a text tower, by the names of config.json, which leaves out usual ones."""
 
     vocab_size: int = 32000
@@ -28,7 +28,7 @@ class SiglipTextConfig(ClipTextConfig):
     hidden_act: str = "gelu_pytorch_tanh"
 
 
-class SiglipText(ClipText):
+class SigLIPText(CLIPText):
     """Token ids to a vector for each token."""
 
     def visible(self, length: int) -> Array:

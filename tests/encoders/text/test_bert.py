@@ -7,12 +7,12 @@ import pytest
 import text_checkpoints
 from flax import nnx
 
-from asif_jax.encoders.text.bert import Bert, BertConfig, checkpoint_name
+from asif_jax.encoders.text.bert import BERT, BERTConfig, checkpoint_name
 from asif_jax.encoders.weights.published import with_weights
 
 erf = np.vectorize(math.erf)
 
-CONFIG = BertConfig(
+CONFIG = BERTConfig(
     vocab_size=50,
     hidden_size=16,
     num_hidden_layers=2,
@@ -25,7 +25,7 @@ CONFIG = BertConfig(
 
 
 def build(rngs, dtype=jnp.float32):
-    return Bert(CONFIG, dtype=dtype, rngs=rngs)
+    return BERT(CONFIG, dtype=dtype, rngs=rngs)
 
 
 def oracle_tokens(tensors, ids):

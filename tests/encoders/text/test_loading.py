@@ -30,7 +30,7 @@ MEAN = {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True}
 
 def random_bert(config):
     return text_checkpoints.random_tensors(
-        lambda rngs: bert.Bert(sizes(bert.BertConfig, config), rngs=rngs), bert.checkpoint_name
+        lambda rngs: bert.BERT(sizes(bert.BERTConfig, config), rngs=rngs), bert.checkpoint_name
     )
 
 
@@ -67,7 +67,7 @@ def test_a_transformer_alone_gives_the_mean_of_its_tokens(directory):
     assert (encoder.modality, encoder.name, encoder.dimension) == ("text", "x", 16)
     config = json.loads((directory / "config.json").read_text())
     model = with_weights(
-        lambda rngs: bert.Bert(sizes(bert.BertConfig, config), rngs=rngs),
+        lambda rngs: bert.BERT(sizes(bert.BERTConfig, config), rngs=rngs),
         tensors_of(directory),
         bert.checkpoint_name,
         source=directory,

@@ -16,7 +16,7 @@ from asif_jax.encoders.image.dinov2 import load_dinov2
 from asif_jax.encoders.image.siglip import load_siglip_vision
 from asif_jax.encoders.image.vit import load_vit
 from asif_jax.encoders.weights.config import read_json
-from asif_jax.encoders.weights.published import fingerprint, weight_files
+from asif_jax.encoders.weights.published import hash_files, weight_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ def load_image_encoder(
     model = architecture.load(directory, **options, dtype=dtype)
     normalize = functools.partial(image_processing.normalize, processing=processing)
     apply, params = pure(model, before=normalize)
-    weights = fingerprint(path, *weight_files(directory))
+    weights = hash_files(path, *weight_files(directory))
     precision = "" if jnp.dtype(dtype) == jnp.float32 else f" {jnp.dtype(dtype).name}"
     described = image_processing.describe(processing)
     return Encoder(

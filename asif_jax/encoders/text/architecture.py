@@ -18,7 +18,7 @@ from asif_jax.encoders.text.sentence_modules import read_sentence_modules
 from asif_jax.encoders.text.tokenization import Tokenizer, fast_tokenizer, tokenizer_files
 from asif_jax.encoders.weights.config import read_json, sizes
 from asif_jax.encoders.weights.published import (
-    fingerprint,
+    hash_files,
     read_tensors,
     weight_files,
     with_weights,
@@ -69,19 +69,19 @@ def _siglip_head(config: Mapping[str, Any]) -> Head:
 
 
 _ROBERTA = Architecture(
-    roberta.RobertaConfig, roberta.Roberta, bert.checkpoint_name, "roberta.", roberta.UNUSED
+    roberta.RoBERTaConfig, roberta.RoBERTa, bert.checkpoint_name, "roberta.", roberta.UNUSED
 )
 _CLIP = Architecture(
-    clip_text.ClipTextConfig,
-    clip_text.ClipText,
+    clip_text.CLIPTextConfig,
+    clip_text.CLIPText,
     clip_text.checkpoint_name,
     "text_model.",
     clip_text.UNUSED,
     _clip_head,
 )
 _SIGLIP = Architecture(
-    siglip_text.SiglipTextConfig,
-    siglip_text.SiglipText,
+    siglip_text.SigLIPTextConfig,
+    siglip_text.SigLIPText,
     clip_text.checkpoint_name,
     "text_model.",
     siglip_text.UNUSED,
@@ -91,7 +91,7 @@ _SIGLIP = Architecture(
 
 # By the model_type of config.json.
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "bert": Architecture(bert.BertConfig, bert.Bert, bert.checkpoint_name, "bert.", bert.UNUSED),
+    "bert": Architecture(bert.BERTConfig, bert.BERT, bert.checkpoint_name, "bert.", bert.UNUSED),
     "mpnet": Architecture(
         mpnet.MPNetConfig, mpnet.MPNet, mpnet.checkpoint_name, "mpnet.", mpnet.UNUSED
     ),
@@ -230,8 +230,8 @@ def _identity(
         for file in weight_files(path)
     ]
     parts = [
-        f"{kind} {fingerprint(transformer / 'config.json', *weights)}",
-        f"tokenizer {fingerprint(*tokenizer_files(transformer))} {tokenize.limit} tokens",
+        f"{kind} {hash_files(transformer / 'config.json', *weights)}",
+        f"tokenizer {hash_files(*tokenizer_files(transformer))} {tokenize.limit} tokens",
         "lower case" if tokenize.lower_case else "",
         f"prompt {tokenize.prompt!r}" if tokenize.prompt else "",
         "+".join(head.poolings),
