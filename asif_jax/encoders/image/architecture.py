@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,92 +11,81 @@ from jax.typing import DTypeLike
 
 from asif_jax.encoders.encoder import Encoder, pure
 from asif_jax.encoders.image import processing as image_processing
-from asif_jax.encoders.image.clip import load_clip_vision
-from asif_jax.encoders.image.dinov2 import load_dinov2
-from asif_jax.encoders.image.siglip import load_siglip_vision
-from asif_jax.encoders.image.vit import load_vit
 from asif_jax.encoders.weights.config import read_json
 from asif_jax.encoders.weights.published import hash_files, weight_files
 
 
 @dataclasses.dataclass(frozen=True)
-class Architecture:
-    """How checkpoints of one model_type are read.
+class ImageArchitecture:
+    """How the checkpoints of one model_type become image encoders.
 
     Attributes:
-      load: from the directory to the module.
-      processor: the kind of image processor (see `read_image_processing`) they are used with.
-      poolings: what the embedding may be, the default first; empty if there is no choice.
+      module: reads a checkpoint, as module(directory, dtype=...), and returns what embeds
+        normalized images and has a `dimension`. If there are poolings, pooling=... is passed too.
+      processor: names the kind of image processor that the checkpoints are used with; see
+        `read_image_processing`.
+      poolings: lists what the embedding may be, the default first. It is empty if there is no
+        choice.
     """
 
-    load: Callable[..., Any]
+    module: Callable[..., Any]
     processor: str
     poolings: tuple[str, ...] = ()
 
+    def load(
+        self,
+        checkpoint: Path,
+        *,
+        name: str,
+        dtype: DTypeLike = jnp.float32,
+        pooling: str | None = None,
+        prompt: str | None = None,
+    ) -> Encoder:
+        """Loads an image encoder.
 
-_POOLINGS = ("cls", "mean")
+        Its `apply` takes pixels between 0 and 255, of any real type and any resolution, and
+        normalizes them itself.
 
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "vit": Architecture(load_vit, "vit", _POOLINGS),
-    "deit": Architecture(load_vit, "deit", _POOLINGS),
-    "dinov2": Architecture(load_dinov2, "bit", _POOLINGS),
-    "dinov2_with_registers": Architecture(load_dinov2, "bit", _POOLINGS),
-    "clip": Architecture(load_clip_vision, "clip"),
-    "clip_vision_model": Architecture(load_clip_vision, "clip"),
-    "siglip": Architecture(load_siglip_vision, "siglip"),
-    "siglip_vision_model": Architecture(load_siglip_vision, "siglip"),
-}
+        Args:
+          checkpoint: the directory with config.json, preprocessor_config.json and the weights.
+          name: the encoder's name for people.
+          dtype: the type of parameters and products, float32 or bfloat16.
+          pooling: one of `poolings`, instead of the first.
+          prompt: must be None, because images have no prompt.
 
+        Returns:
+          The encoder.
 
-def load_image_encoder(
-    directory: Path,
-    *,
-    name: str,
-    dtype: DTypeLike = jnp.float32,
-    pooling: str | None = None,
-) -> Encoder:
-    """Loads an image encoder.
+        Raises:
+          ValueError: a prompt; an unsupported pooling; or a file or tensor that is missing,
+            damaged, unexpected or misshaped.
+        """
+        if prompt is not None:
+            raise ValueError(f"{name} is an image encoder and takes no prompt")
+        path = checkpoint / "config.json"
+        kind = read_json(path)["model_type"]
+        options = self._pooling_option(kind, pooling)
+        processing = image_processing.read_image_processing(checkpoint, default=self.processor)
+        model = self.module(checkpoint, **options, dtype=dtype)
+        normalize = functools.partial(image_processing.normalize, processing=processing)
+        apply, params = pure(model, before=normalize)
+        weights = hash_files(path, *weight_files(checkpoint))
+        embedding = options.get("pooling", "projection")
+        precision = "" if jnp.dtype(dtype) == jnp.float32 else f" {jnp.dtype(dtype).name}"
+        described = image_processing.describe(processing)
+        return Encoder(
+            apply,
+            params,
+            functools.partial(image_processing.prepare, processing=processing),
+            modality="image",
+            name=name,
+            dimension=model.dimension,
+            identity=f"{kind} {weights} {embedding} {described}{precision}",
+        )
 
-    Its `apply` takes pixels between 0 and 255, of any real type and any resolution, and normalizes
-    them itself.
-
-    Args:
-      directory: with config.json, preprocessor_config.json and the weights.
-      name: for people.
-      dtype: of parameters and products, float32 or bfloat16.
-      pooling: "cls" or "mean"; by default what the architecture was published with.
-
-    Returns:
-      The encoder.
-
-    Raises:
-      ValueError: an unsupported model_type or pooling, or a file or tensor that is missing,
-        damaged, unexpected or misshaped.
-    """
-    path = directory / "config.json"
-    kind = read_json(path).get("model_type")
-    if kind not in ARCHITECTURES:
-        supported = ", ".join(sorted(ARCHITECTURES))
-        raise ValueError(f"{path}: unsupported model_type {kind!r}; supported are {supported}")
-    architecture = ARCHITECTURES[kind]
-    if pooling is not None and pooling not in architecture.poolings:
-        choice = " or ".join(architecture.poolings) or "none to choose"
-        raise ValueError(f"unsupported pooling {pooling!r} for {kind}: {choice}")
-    pooling = pooling or next(iter(architecture.poolings), None)
-    processing = image_processing.read_image_processing(directory, default=architecture.processor)
-    options = {} if pooling is None else {"pooling": pooling}
-    model = architecture.load(directory, **options, dtype=dtype)
-    normalize = functools.partial(image_processing.normalize, processing=processing)
-    apply, params = pure(model, before=normalize)
-    weights = hash_files(path, *weight_files(directory))
-    precision = "" if jnp.dtype(dtype) == jnp.float32 else f" {jnp.dtype(dtype).name}"
-    described = image_processing.describe(processing)
-    return Encoder(
-        apply,
-        params,
-        functools.partial(image_processing.prepare, processing=processing),
-        modality="image",
-        name=name,
-        dimension=model.dimension,
-        identity=f"{kind} {weights} {pooling or 'projection'} {described}{precision}",
-    )
+    def _pooling_option(self, kind: str, wanted: str | None) -> dict[str, str]:
+        """The argument that tells the module its pooling; none if there is no choice."""
+        if wanted is not None and wanted not in self.poolings:
+            choice = " or ".join(self.poolings) or "none to choose"
+            raise ValueError(f"unsupported pooling {wanted!r} for {kind}: {choice}")
+        return {"pooling": wanted or self.poolings[0]} if self.poolings else {}

@@ -17,6 +17,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
+from asif_jax.encoders.image.architecture import ImageArchitecture
 from asif_jax.encoders.layers.attention import attention
 from asif_jax.encoders.layers.patches import Patches, patch_count, resize_positions
 from asif_jax.encoders.layers.pre_norm import (
@@ -165,3 +166,6 @@ def load_siglip_vision(directory: Path, *, dtype: DTypeLike = jnp.float32) -> Si
         source=directory,
         unused=_UNUSED,
     )
+
+
+ARCHITECTURE = ImageArchitecture(load_siglip_vision, processor="siglip")

@@ -97,7 +97,7 @@ class Head:
     unit: bool = False
 
 
-def pool(tokens: Array, mask: Array, poolings: Sequence[str]) -> Array:
+def pool_tokens(tokens: Array, mask: Array, poolings: Sequence[str]) -> Array:
     """One vector of a sentence's tokens, in float32.
 
     Args:
@@ -110,7 +110,7 @@ def pool(tokens: Array, mask: Array, poolings: Sequence[str]) -> Array:
 
     Example:
       >>> tokens = jnp.array([[[1.0], [5.0], [9.0]]])
-      >>> pool(tokens, jnp.array([[True, True, False]]), ["cls", "mean", "max"]).tolist()
+      >>> pool_tokens(tokens, jnp.array([[True, True, False]]), ["cls", "mean", "max"]).tolist()
       [[1.0, 3.0, 5.0]]
     """
     tokens = tokens.astype(jnp.float32)
@@ -176,7 +176,7 @@ class SentenceEncoder(nnx.Module):
         if (length := batch["ids"].shape[-1]) > self.longest:
             raise ValueError(f"sentences of {length} tokens, where {self.longest} are the most")
         tokens = self.transformer(batch["ids"], batch["mask"])  # pyright: ignore[reportCallIssue]
-        embeddings = self.projection(pool(tokens, batch["mask"], self.poolings))
+        embeddings = self.projection(pool_tokens(tokens, batch["mask"], self.poolings))
         if not self.unit:
             return embeddings
         length = jnp.linalg.norm(embeddings, axis=-1, keepdims=True)

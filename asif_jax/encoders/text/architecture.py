@@ -1,4 +1,4 @@
-"""Text encoders: from a directory to an `Encoder`, for every architecture of the table below."""
+"""Text encoders from directories as sentence-transformers or transformers write them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +10,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from asif_jax.encoders.encoder import Encoder, pure
-from asif_jax.encoders.layers.pooling import POOLINGS, Dense, Head, SentenceEncoder
-from asif_jax.encoders.text import bert, mpnet, roberta
-from asif_jax.encoders.text import clip as clip_text
-from asif_jax.encoders.text import siglip as siglip_text
-from asif_jax.encoders.text.sentence_modules import read_sentence_modules
+from asif_jax.encoders.layers.pooling import POOLINGS, Head, SentenceEncoder
+from asif_jax.encoders.text.sentence_modules import SentenceModules, read_sentence_modules
 from asif_jax.encoders.text.tokenization import Tokenizer, fast_tokenizer, tokenizer_files
 from asif_jax.encoders.weights.config import read_json, sizes
 from asif_jax.encoders.weights.published import (
@@ -27,17 +24,19 @@ from asif_jax.encoders.weights.tensors import Tensors
 
 
 @dataclasses.dataclass(frozen=True)
-class Architecture:
-    """How checkpoints of one model_type are read.
+class TextArchitecture:
+    """How the checkpoints of one model_type become text encoders.
 
     Attributes:
-      config: dataclass of the sizes, with `hidden_size` and `longest`.
-      module: (config, dtype=, rngs=) -> module from ids and mask to token vectors.
-      checkpoint_name: path of a parameter in the module -> its name in the checkpoint.
-      prefix: that the names have in a checkpoint with further parts.
-      unused: patterns of the tensors that such parts bring.
-      head: content of config.json -> how tokens become an embedding if nothing else says it.
-      full: whether all texts are padded to the longest, with padding that counts as text.
+      config: is the dataclass of the sizes, with `hidden_size` and `longest`.
+      module: builds, as module(config, dtype=..., rngs=...), what turns ids and mask into the
+        vectors of the tokens.
+      checkpoint_name: gives for the path of a parameter in the module its name in the checkpoint.
+      prefix: precedes the names in a checkpoint that has further parts.
+      unused: lists patterns of the tensors that such parts bring.
+      head: says, as head(content of config.json, sizes), how tokens become an embedding if nothing
+        else says it.
+      full: says whether all texts are padded to the longest, with padding that counts as text.
     """
 
     config: type[Any]
@@ -45,138 +44,84 @@ class Architecture:
     checkpoint_name: Callable[[tuple[Any, ...]], str]
     prefix: str
     unused: Sequence[str]
-    head: Callable[[Mapping[str, Any]], Head] = lambda config: Head()
+    head: Callable[[Mapping[str, Any], Any], Head] = lambda config, sizes: Head()
     full: bool = False
 
+    def load(
+        self,
+        checkpoint: Path,
+        *,
+        name: str,
+        dtype: DTypeLike = jnp.float32,
+        pooling: str | None = None,
+        prompt: str | None = None,
+    ) -> Encoder:
+        """Loads a text encoder.
 
-def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of a config.json that is about the text tower."""
-    return config.get("text_config") or config
+        Args:
+          checkpoint: a directory of sentence-transformers' form (modules.json and what it lists),
+            or one with config.json, weights and tokenizer alone. The embedding of the latter is the
+            mean of the tokens, or what the architecture says, such as CLIP's projection of the last
+            token.
+          name: the encoder's name for people.
+          dtype: the type of parameters and matrix products; embeddings are float32 always.
+          pooling: "cls", "mean", "max", "lasttoken", "weightedmean" or "mean_sqrt_len_tokens",
+            instead of what the directory says.
+          prompt: the name of one of the directory's prompts, which is put before every text; by
+            default the directory's default, if it has any.
 
+        Returns:
+          The encoder.
 
-def _clip_head(config: Mapping[str, Any]) -> Head:
-    width = _text(config).get("hidden_size", 512)
-    outputs = config.get("projection_dim", 512)
-    projection = Dense(width, outputs, "text_projection", bias=False)
-    return Head(("lasttoken",), (projection,))
-
-
-def _siglip_head(config: Mapping[str, Any]) -> Head:
-    sizes = _text(config)
-    width = sizes.get("hidden_size", 768)
-    outputs = sizes.get("projection_size", width)
-    return Head(("lasttoken",), (Dense(width, outputs, "head"),))
-
-
-_ROBERTA = Architecture(
-    roberta.RoBERTaConfig, roberta.RoBERTa, bert.checkpoint_name, "roberta.", roberta.UNUSED
-)
-_CLIP = Architecture(
-    clip_text.CLIPTextConfig,
-    clip_text.CLIPText,
-    clip_text.checkpoint_name,
-    "text_model.",
-    clip_text.UNUSED,
-    _clip_head,
-)
-_SIGLIP = Architecture(
-    siglip_text.SigLIPTextConfig,
-    siglip_text.SigLIPText,
-    clip_text.checkpoint_name,
-    "text_model.",
-    siglip_text.UNUSED,
-    _siglip_head,
-    full=True,
-)
-
-# By the model_type of config.json.
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "bert": Architecture(bert.BERTConfig, bert.BERT, bert.checkpoint_name, "bert.", bert.UNUSED),
-    "mpnet": Architecture(
-        mpnet.MPNetConfig, mpnet.MPNet, mpnet.checkpoint_name, "mpnet.", mpnet.UNUSED
-    ),
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "clip": _CLIP,
-    "clip_text_model": _CLIP,
-    "siglip": _SIGLIP,
-    "siglip_text_model": _SIGLIP,
-}
-
-
-def load_text_encoder(
-    directory: Path,
-    *,
-    name: str,
-    dtype: DTypeLike = jnp.float32,
-    pooling: str | None = None,
-    prompt: str | None = None,
-) -> Encoder:
-    """Loads a text encoder.
-
-    Args:
-      directory: of sentence-transformers' form (modules.json and what it lists), or with
-        config.json, weights and tokenizer alone, when the tokens' mean is the embedding, or for
-        CLIP its projection of the last token.
-      name: for people.
-      dtype: of parameters and matrix products; embeddings are float32 always.
-      pooling: "cls", "mean", "max", "lasttoken", "weightedmean" or "mean_sqrt_len_tokens", instead
-        of what the directory says.
-      prompt: the name of one of the directory's prompts, which is put before every text; by default
-        the directory's default, if it has any.
-
-    Returns:
-      The encoder.
-
-    Raises:
-      ValueError: a file or tensor is missing, damaged, misshaped or unexpected; an unsupported
-        model_type, module, pooling, activation; or an unknown prompt.
-    """
-    modules = read_sentence_modules(directory)
-    config = read_json(modules.transformer / "config.json")
-    kind, architecture = _architecture(config, modules.transformer)
-    parameters = _sizes(architecture, config, modules.transformer)
-    head = modules.head or architecture.head(config)
-    head = dataclasses.replace(head, poolings=(pooling,)) if pooling else head
-    if not set(head.poolings) <= set(POOLINGS):
-        raise ValueError(f"unknown pooling {pooling!r}: it is none of {', '.join(POOLINGS)}")
-    fast = fast_tokenizer(modules.transformer)
-    limit = min(modules.max_length or fast.model_max_length, parameters.longest)
-    words = modules.prompt(prompt)
-    tokenize = Tokenizer(fast, limit, words, modules.lower_case, architecture.full)
-    apply, params = pure(
-        _model(architecture, parameters, head, directory, modules.transformer, dtype)
-    )
-    return Encoder(
-        apply,
-        params,
-        tokenize,
-        modality="text",
-        name=name,
-        dimension=_dimension(head, parameters.hidden_size),
-        identity=_identity(kind, directory, modules.transformer, head, tokenize, dtype),
-    )
-
-
-def _architecture(config: Mapping[str, Any], directory: Path) -> tuple[str, Architecture]:
-    kind = str(config.get("model_type"))
-    if kind not in ARCHITECTURES:
-        raise ValueError(
-            f"{directory / 'config.json'}: unsupported model_type {kind} of a text encoder; "
-            f"supported are {', '.join(ARCHITECTURES)}"
+        Raises:
+          ValueError: a file or tensor is missing, damaged, misshaped or unexpected; an unsupported
+            module, pooling or activation; or an unknown prompt.
+        """
+        modules = read_sentence_modules(checkpoint)
+        config = read_json(modules.transformer / "config.json")
+        parameters = _sizes(self.config, config, modules.transformer)
+        head = _head(modules.head or self.head(config, parameters), pooling)
+        tokenize = _tokenizer(modules, prompt, longest=parameters.longest, full=self.full)
+        model = _model(self, parameters, head, checkpoint, modules.transformer, dtype)
+        apply, params = pure(model)
+        kind = config["model_type"]
+        return Encoder(
+            apply,
+            params,
+            tokenize,
+            modality="text",
+            name=name,
+            dimension=_dimension(head, parameters.hidden_size),
+            identity=_identity(kind, checkpoint, modules.transformer, head, tokenize, dtype),
         )
-    return kind, ARCHITECTURES[kind]
 
 
-def _sizes(architecture: Architecture, config: Mapping[str, Any], directory: Path) -> Any:
+def _sizes(cls: type[Any], config: Mapping[str, Any], directory: Path) -> Any:
+    """The sizes of the text tower, which a checkpoint of two towers states in text_config."""
     try:
-        return sizes(architecture.config, _text(config))
+        return sizes(cls, config.get("text_config") or config)
     except ValueError as error:
         raise ValueError(f"{directory / 'config.json'}: {error}") from error
 
 
+def _head(head: Head, pooling: str | None) -> Head:
+    """The head, with another pooling if one is wanted."""
+    head = dataclasses.replace(head, poolings=(pooling,)) if pooling else head
+    if not set(head.poolings) <= set(POOLINGS):
+        raise ValueError(f"unknown pooling {pooling!r}: it is none of {', '.join(POOLINGS)}")
+    return head
+
+
+def _tokenizer(
+    modules: SentenceModules, prompt: str | None, *, longest: int, full: bool
+) -> Tokenizer:
+    fast = fast_tokenizer(modules.transformer)
+    limit = min(modules.max_length or fast.model_max_length, longest)
+    return Tokenizer(fast, limit, modules.prompt(prompt), modules.lower_case, full)
+
+
 def _model(
-    architecture: Architecture,
+    architecture: TextArchitecture,
     parameters: Any,
     head: Head,
     directory: Path,

@@ -16,10 +16,11 @@ from jax.typing import DTypeLike
 
 from asif_jax.encoders.layers.post_norm import PostNormBlock, PostNormConfig
 from asif_jax.encoders.layers.pre_norm import layer_norm
+from asif_jax.encoders.text.architecture import TextArchitecture
 from asif_jax.encoders.weights.published import published_name
 
 # What published checkpoints hold beyond the transformer.
-UNUSED = ("pooler.*", "cls.*", "classifier.*", "qa_outputs.*", "embeddings.position_ids")
+_UNUSED = ("pooler.*", "cls.*", "classifier.*", "qa_outputs.*", "embeddings.position_ids")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,3 +100,6 @@ def checkpoint_name(path: tuple[Any, ...]) -> str:
       'encoder.layer.3.intermediate.dense.weight'
     """
     return published_name(path, _CHECKPOINT_MODULES, layer="encoder.layer")
+
+
+ARCHITECTURE = TextArchitecture(BERTConfig, BERT, checkpoint_name, prefix="bert.", unused=_UNUSED)

@@ -14,11 +14,13 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
+from asif_jax.encoders.layers.pooling import Dense, Head
 from asif_jax.encoders.layers.pre_norm import CLIP_BLOCK_NAMES, PreNormConfig, blocks, layer_norm
+from asif_jax.encoders.text.architecture import TextArchitecture
 from asif_jax.encoders.weights.published import published_name
 
 # What published checkpoints hold beyond the text tower.
-UNUSED = ("vision_model.*", "visual_projection.*", "logit_scale", "embeddings.position_ids")
+_UNUSED = ("vision_model.*", "visual_projection.*", "logit_scale", "embeddings.position_ids")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,3 +104,15 @@ def checkpoint_name(path: tuple[Any, ...]) -> str:
       'encoder.layers.3.mlp.fc1.weight'
     """
     return published_name(path, _CHECKPOINT_MODULES, layer="encoder.layers")
+
+
+def _head(config: Mapping[str, Any], sizes: CLIPTextConfig) -> Head:
+    """The projection of the last token into the space shared with images."""
+    outputs = config.get("projection_dim", 512)
+    projection = Dense(sizes.hidden_size, outputs, "text_projection", bias=False)
+    return Head(("lasttoken",), (projection,))
+
+
+ARCHITECTURE = TextArchitecture(
+    CLIPTextConfig, CLIPText, checkpoint_name, prefix="text_model.", unused=_UNUSED, head=_head
+)

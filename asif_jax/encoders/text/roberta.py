@@ -11,10 +11,11 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from asif_jax.encoders.text.bert import BERT, BERTConfig
+from asif_jax.encoders.text.architecture import TextArchitecture
+from asif_jax.encoders.text.bert import BERT, BERTConfig, checkpoint_name
 
 # What published checkpoints hold beyond the transformer.
-UNUSED = ("pooler.*", "lm_head.*", "classifier.*", "qa_outputs.*", "embeddings.position_ids")
+_UNUSED = ("pooler.*", "lm_head.*", "classifier.*", "qa_outputs.*", "embeddings.position_ids")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,3 +58,8 @@ def positions_after_padding(ids: Array, padding: int) -> Array:
     """
     real = (ids != padding).astype(jnp.int32)
     return jnp.cumsum(real, axis=-1) * real + padding
+
+
+ARCHITECTURE = TextArchitecture(
+    RoBERTaConfig, RoBERTa, checkpoint_name, prefix="roberta.", unused=_UNUSED
+)
