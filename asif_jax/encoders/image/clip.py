@@ -98,7 +98,7 @@ def load_clip_vision(directory: Path, *, dtype: DTypeLike = jnp.float32) -> CLIP
 
     Args:
       directory: with config.json and the weights, of both towers or of this one.
-      dtype: of parameters and products, float32 or bfloat16.
+      dtype: the type of parameters and products, float32 or bfloat16.
 
     Returns:
       The module with its weights, with the projection if the checkpoint has it.

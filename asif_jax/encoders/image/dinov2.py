@@ -189,7 +189,7 @@ def load_dinov2(directory: Path, *, pooling: str = "cls", dtype: DTypeLike = jnp
     Args:
       directory: with config.json and the weights.
       pooling: "cls" or "mean".
-      dtype: of parameters and products, float32 or bfloat16.
+      dtype: the type of parameters and products, float32 or bfloat16.
 
     Returns:
       The module with its weights.

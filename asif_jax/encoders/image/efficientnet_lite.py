@@ -2,7 +2,7 @@
 
 Tan and Le, "EfficientNet", ICML 2019, in the Lite variant of its authors: no squeeze-and-excite,
 ReLU6, stem and head of fixed width. BatchNorm, frozen, is folded into the convolutions. In bfloat16
-only the pointwise convolutions are, where the work is: the others do not bear it.
+only the pointwise convolutions are, where the work is: the others lose too much accuracy.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ _BATCH_NORM_EPSILON = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class EfficientNetLiteConfig:
-    """Scaling of one variant; resolution in pixels."""
+    """How one variant scales width and depth, and its resolution in pixels."""
 
     width: float
     depth: float
@@ -231,7 +231,7 @@ def load_efficientnet_lite(
     Args:
       path: the .pth file.
       config: the variant it holds.
-      dtype: of the pointwise convolutions, float32 or bfloat16.
+      dtype: the type of the pointwise convolutions, float32 or bfloat16.
 
     Returns:
       The module with its weights.

@@ -148,7 +148,7 @@ def load_siglip_vision(directory: Path, *, dtype: DTypeLike = jnp.float32) -> Si
 
     Args:
       directory: with config.json and the weights, of both towers or of this one.
-      dtype: of parameters and products, float32 or bfloat16.
+      dtype: the type of parameters and products, float32 or bfloat16.
 
     Returns:
       The module with its weights.

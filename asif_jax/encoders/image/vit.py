@@ -120,7 +120,7 @@ def load_vit(directory: Path, *, pooling: str = "cls", dtype: DTypeLike = jnp.fl
     Args:
       directory: with config.json and the weights.
       pooling: "cls" or "mean".
-      dtype: of parameters and products, float32 or bfloat16.
+      dtype: the type of parameters and products, float32 or bfloat16.
 
     Returns:
       The module with its weights.

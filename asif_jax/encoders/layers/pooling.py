@@ -68,11 +68,11 @@ class Dense:
     """A linear map of an embedding and what is applied to the result.
 
     Attributes:
-      inputs: width of what it takes.
-      outputs: width of what it gives.
-      name: of its tensors in the checkpoint, less ".weight" and ".bias".
-      bias: whether it adds one.
-      activation: "Identity", "Tanh", "ReLU" or "Sigmoid", as PyTorch names them.
+      inputs: is the width of its input.
+      outputs: is the width of its output.
+      name: precedes ".weight" and ".bias" in the names of its tensors in the checkpoint.
+      bias: says whether it adds a bias.
+      activation: is "Identity", "Tanh", "ReLU" or "Sigmoid", as PyTorch names them.
     """
 
     inputs: int
@@ -87,9 +87,9 @@ class Head:
     """How token vectors become an embedding.
 
     Attributes:
-      poolings: names among `POOLINGS`; several are concatenated.
-      dense: applied one after the other.
-      unit: whether embeddings are scaled to unit length at last.
+      poolings: lists names among `POOLINGS`, whose results are concatenated.
+      dense: lists linear maps, which are applied one after the other.
+      unit: says whether embeddings are scaled to unit length in the end.
     """
 
     poolings: tuple[str, ...] = ("mean",)

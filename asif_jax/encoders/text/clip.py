@@ -74,7 +74,7 @@ class CLIPText(nnx.Module):
         """Which tokens each token sees: itself and those before it.
 
         Args:
-          length: of the sentences, in tokens.
+          length: the length of the sentences, in tokens.
 
         Returns:
           [length, length] bool, by seeing and by seen token.

@@ -75,7 +75,7 @@ class MPNet(nnx.Module):
         """What each head adds to its logits, by how far apart two tokens are.
 
         Args:
-          length: of the sentences, in tokens.
+          length: the length of the sentences, in tokens.
 
         Returns:
           [heads, length, length] float32, by querying and by queried token.
