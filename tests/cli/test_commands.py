@@ -1,4 +1,4 @@
-"""The real command, in processes of its own."""
+"""The real command, in this process, and in one of its own where that makes a difference."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import noise
 import pytest
 import stores
 import toy
-from command import COMMAND, fail, interrupted_after, run, succeed
+from command import COMMAND, INSTALLED, fail, interrupted_after, run, run_process, succeed
 from PIL import Image
 from tfds_sets import FEATURES, prepare
 from unprivileged import UNPRIVILEGED
@@ -46,9 +46,10 @@ def halves(fruit):
 
 @pytest.fixture(scope="module")
 def model(weights, halves, tmp_path_factory):
-    """The fruit, one half after the other; not to be changed."""
+    """The fruit, one half after the other, embedded by a process of its own; not to be changed."""
     directory = tmp_path_factory.mktemp("models") / "fruit"
-    facts = json.loads(succeed("embed", *halves, "-o", directory, "--json").stdout)
+    made = succeed("embed", *halves, "-o", directory, "--json", command=COMMAND)
+    facts = json.loads(made.stdout)
     speed = facts.pop("speed")
     assert facts == {
         "model": str(directory),
@@ -176,7 +177,8 @@ def test_an_interrupted_embed_goes_on(model, halves, tmp_path):
     assert "Traceback" not in result.stderr
     version, held = contents(directory)
     assert (version, len(held)) == (3, 6)
-    text = succeed("embed", *halves, "-o", directory).stdout
+    # Bit for bit the same is what the same kind of process computes.
+    text = succeed("embed", *halves, "-o", directory, command=COMMAND).stdout
     assert "pairs: 12\nadded: 6\nskipped: 0\nin it already: 6\n" in text
     assert contents(directory) == contents(model)
 
@@ -560,3 +562,19 @@ def test_help_and_usage():
     result = run("embed")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+
+
+def test_the_installed_command_does_the_same_in_a_process_of_its_own(model, tmp_path):
+    for arguments in (("--help",), ("embed",), ("info", model), ("info", tmp_path / "gone")):
+        alone, here = run_process(*arguments, command=INSTALLED), run(*arguments)
+        assert (alone.returncode, alone.stdout, alone.stderr) == tuple(here)
+
+
+def test_nothing_but_progress_is_said_beside_the_result(model, stamps):
+    """By XLA for instance, which writes past Python's streams, so only a process shows it."""
+    banana = stamps / "food" / "fruit" / "banana.png"
+    options = ("--labels", "banana", "lemon", "--json")
+    result = succeed("classify", model, banana, *options, command=INSTALLED)
+    (named,) = json.loads(result.stdout)
+    assert named["guesses"][0]["label"] == "banana"
+    assert all("|" in line for line in result.stderr.splitlines() if line.strip())

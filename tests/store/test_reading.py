@@ -1,5 +1,6 @@
 import shutil
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -168,7 +169,7 @@ def test_slots_are_rows(tmp_path, monkeypatch, slab, mesh, dtype, capacity):
     slots = -(-(capacity or 21) // devices) * devices
     expected = anchors.create(stores.embeddings(21), dtype=dtype)
     expected = anchors.remove(anchors.grow(expected, capacity=slots), jnp.array([0, 7, 20]))
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    chex.assert_trees_all_equal(found, expected)
     for array in jax.tree.leaves(found):
         assert len(array.sharding.device_set) == devices
         assert {shard.data.shape[0] for shard in array.addressable_shards} == {slots // devices}

@@ -151,10 +151,10 @@ def represent_classes(
 def _name(
     model: Model, embeddings: np.ndarray, texts: Any, labels: np.ndarray
 ) -> tuple[Array, Array]:
-    """The best class of each image, and the rank of the right one."""
+    """The best class of each image, -1 where all scores are NaN, and the rank of the right one."""
     scores = represented_class_scores(model, model.represent(embeddings, "image"), texts)
     right = labels[:, None] == np.arange(scores.shape[-1])
-    return jnp.argmax(scores, axis=-1), metrics.best_rank(scores, right)
+    return jnp.nanargmax(scores, axis=-1), metrics.best_rank(scores, right)
 
 
 def _shares(rows: Mapping[str, Array], classes: int) -> dict[str, Array]:
