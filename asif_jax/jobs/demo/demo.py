@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,13 +18,10 @@ from asif_jax.jobs.demo import folds as evaluation
 from asif_jax.jobs.demo.folds import Fold, Retrieval
 from asif_jax.jobs.embedding.embed import EmbeddedPairs, check_k, embed_pairs, embed_texts
 from asif_jax.web.report import (
-    Confusion,
     Evidence,
     Example,
     Found,
     Guess,
-    RecallRow,
-    Report,
     Search,
 )
 
@@ -230,115 +227,3 @@ def _searches(
         ]
         searches.append(Search(query, tuple(found)))
     return tuple(searches)
-
-
-def facts(demo: Demo) -> dict[str, str]:
-    """The figures of a demonstration in words, name -> value.
-
-    Args:
-      demo: what was found.
-
-    Returns:
-      The facts, in the order to show them.
-    """
-    rule = " by the rule k = min(800, n/5), p = 4 (8 at k = 800)" if demo.by_rule else " as given"
-    return {
-        "pairs": f"{demo.pairs} used, {len(demo.skipped)} skipped",
-        "encoders": " and ".join(demo.encoders.values()),
-        "k and p": f"k = {demo.k}, p = {demo.p:g} for n = {demo.anchors} anchors,{rule}",
-        "tried on": f"unseen pairs, {demo.folds}-fold cross-validation",
-        "building took": f"{demo.building:.2f} s from embeddings, "
-        f"{demo.building + demo.encoding:.1f} s with the encoders",
-    }
-
-
-def to_report(demo: Demo) -> Report:
-    """The page of a demonstration.
-
-    Args:
-      demo: what was found.
-
-    Returns:
-      The content for `report.render`.
-    """
-    directions = {"image to text": demo.retrieval.image_to_text}
-    directions["text to image"] = demo.retrieval.text_to_image
-    return Report(
-        f"A multimodal model from {demo.pairs} pairs, without training",
-        tuple(facts(demo).items()),
-        [
-            RecallRow(name, [(k, r.recall[k], r.chance[k]) for k in r.recall])
-            for name, r in directions.items()
-        ],
-        demo.classes and Confusion(demo.classes.labels, demo.classes.confusion.tolist()),
-        demo.examples,
-        demo.searches,
-        [(str(item.path), item.reason) for item in demo.skipped],
-    )
-
-
-def to_text(demo: Demo) -> str:
-    """A demonstration for the terminal.
-
-    Args:
-      demo: what was found.
-
-    Returns:
-      Several lines.
-    """
-    lines = [f"{name}: {value}" for name, value in facts(demo).items()]
-    lines += ["", f"{'':16}" + "".join(f"{f'recall@{k}':>23}" for k in evaluation.RECALLS)]
-    for name, result in demo.retrieval._asdict().items():
-        cells = (f"{v:.3f} (chance {result.chance[k]:.3f})" for k, v in result.recall.items())
-        lines.append(f"{name.replace('_', ' '):16}" + "".join(f"{cell:>23}" for cell in cells))
-    if demo.classes:
-        labels = " / ".join(demo.classes.labels)
-        chance = 1 / len(demo.classes.labels)
-        lines += ["", f"{labels}: {demo.classes.accuracy:.1%} right (chance {chance:.1%})"]
-    for example in demo.examples:
-        lines += ["", f"{example.image.name}, unseen: {example.caption}"]
-        lines += [f"  {g.score:.2f}  {g.caption}{'  (right)' * g.correct}" for g in example.guesses]
-        because = (f"{item.caption} {item.contribution:.3f}" for item in example.evidence)
-        lines.append("  because of: " + "; ".join(because))
-    for search in demo.searches:
-        found = "; ".join(f"{item.caption} {item.score:.2f}" for item in search.found[:3])
-        lines += ["", f"“{search.query}” finds: {found}"]
-    return "\n".join(lines)
-
-
-def to_json(demo: Demo) -> dict[str, Any]:
-    """A demonstration for programs.
-
-    Args:
-      demo: what was found.
-
-    Returns:
-      What `json.dumps` takes.
-    """
-    classes = demo.classes and {
-        "labels": list(demo.classes.labels),
-        "accuracy": demo.classes.accuracy,
-        "confusion": demo.classes.confusion.tolist(),
-    }
-    return {
-        "pairs": demo.pairs,
-        "skipped": [{"path": str(item.path), "reason": item.reason} for item in demo.skipped],
-        "encoders": dict(demo.encoders),
-        "anchors": demo.anchors,
-        "k": demo.k,
-        "p": demo.p,
-        "retrieval": {name: r._asdict() for name, r in demo.retrieval._asdict().items()},
-        "classes": classes,
-        "examples": [
-            {
-                "image": str(example.image),
-                "caption": example.caption,
-                "guesses": [guess._asdict() for guess in example.guesses],
-                "evidence": [
-                    item._asdict() | {"image": str(item.image)} for item in example.evidence
-                ],
-            }
-            for example in demo.examples
-        ],
-        "seconds": {"building": demo.building, "encoding": demo.encoding},
-    }
