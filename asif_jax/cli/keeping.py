@@ -218,8 +218,7 @@ class Export:
     form: Annotated[
         Literal["npy", "safetensors", "folder"], arg(metavar="{npy,safetensors,folder}")
     ] = "npy"
-    """npy: .npy and Parquet, as clip-retrieval has them; safetensors: the same bits, with the names
-    of the encoders; folder: the images with metadata.jsonl."""
+    """As clip-retrieval has them (.npy and Parquet); bit for bit; or the images with metadata."""
     version: Version = None
     """A version, by number or name."""
     output: OutputOptions = field(default_factory=OutputOptions)

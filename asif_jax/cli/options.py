@@ -19,8 +19,10 @@ DEFAULT_ENCODERS: Mapping[str, str] = {
 # Those of `asif_jax.methods.METHODS`, which would take JAX to look up.
 METHODS = ("best", "two_cosines", "paper", "asif", "cca", "csa", "procrustes", "ridge")
 
+_ONE_METHOD = f"{{{','.join(METHODS)}}}"
+_OWN_METHOD = "(default: the model's own; best for a new model)"
 _BY_RULE = "(default: by a rule of the number of pairs)"
-_BY_SET = "(default: train; eval: test, else validation)"
+_BY_SET = "(default: test, else validation)"
 _TFDS = "(default: ~/tensorflow_datasets)"
 
 Model = Annotated[str, arg(metavar="MODEL")]
@@ -186,11 +188,8 @@ class EncoderOptions:
 class MethodOptions:
     """How pairs become scores."""
 
-    method: Annotated[
-        str | None, arg(metavar=f"{{{','.join(METHODS)}}}", help_behavior_hint="")
-    ] = None
-    """The method; by default a model's own, and `best`, which we recommend, for a new model. `paper`
-    is ASIF as published."""
+    method: Annotated[str | None, arg(metavar=_ONE_METHOD, help_behavior_hint=_OWN_METHOD)] = None
+    """The method; `paper` is ASIF as published."""
     k: Annotated[int | None, arg(metavar="K", help_behavior_hint=_BY_RULE)] = None
     """Similarities kept, by the methods that keep some."""
     p: Annotated[float | None, arg(metavar="P", help_behavior_hint=_BY_RULE)] = None

@@ -15,8 +15,8 @@ from typing import Any
 
 # Control characters, line separators, and what turns the direction of writing.
 _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-# JSON escapes the lower ones by itself.
-_OBEYED_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# JSON escapes the lower ones by itself. Names of files may have halves of characters.
+_OBEYED_IN_JSON = re.compile("[\ud800-\udfff\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def escaped(text: str) -> str:

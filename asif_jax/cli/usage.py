@@ -3,7 +3,6 @@
 import contextlib
 import inspect
 import io
-import itertools
 import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
@@ -15,6 +14,7 @@ from asif_jax.cli.options import UnusableSetting
 
 _FRAME = re.compile("[╭╮╰╯│]")
 _RULE = re.compile("^─+$")
+_NEAR = "Perhaps you meant:"
 _NO_TYPE = re.compile(r"^Error parsing (--\S+): no type matching .*? from \[(.*?)\]\.")
 
 
@@ -81,13 +81,13 @@ def in_one_line(box: str) -> str:
     lines = [_FRAME.sub("", line).strip() for line in box.splitlines() if not line.startswith("╭")]
     ends = [number for number, line in enumerate(lines) if _RULE.match(line)] or [len(lines)]
     said = " ".join(" ".join(lines[: ends[0]]).split())
-    hints = [after for line, after in itertools.pairwise(lines) if line[-1:] == ":"]
     if found := _NO_TYPE.match(said):
         # The reasons why none of several types fits are of no interest.
         return f"{found[1]} cannot be {found[2]}"
     if said.startswith("Missing from"):
         # The first of what is missing is enough, and its help is elsewhere.
         return f"missing: {lines[1]}"
-    if "Perhaps you meant:" in lines and hints:
-        return f"{said}; did you mean {hints[-1]}?"
-    return said.rstrip(" .")
+    if _NEAR in lines[:-1]:
+        return f"{said}; did you mean {lines[lines.index(_NEAR) + 1]}?"
+    # Nothing is what an option is without being named.
+    return re.sub("'None', |, 'None'", "", said).rstrip(" .")
