@@ -189,6 +189,7 @@ def test_the_first_line_is_said_to_a_terminal_alone(model):
         return errors.decode()
 
     assert said(terminal=True).startswith(f"opening {model} …")
+    assert list(Path(os.environ["XDG_CACHE_HOME"], "asif-jax", "compiled").iterdir())
     assert said(terminal=False) == ""
 
 
