@@ -376,7 +376,14 @@ def test_nothing_left_after_skipping(weights, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def test_an_impossible_k(weights, fruit, tmp_path):
+def test_an_impossible_k(weights, fruit, copy, tmp_path_factory):
+    before = contents(copy)
+    assert "k=99999, 24 pairs" in fail("embed", fruit, "-o", copy, "--k", 99999)
+    assert "the method cca takes no k" in fail(
+        "embed", fruit, "-o", copy, "--method", "cca", "--k", 2
+    )
+    assert contents(copy) == before
+    tmp_path = tmp_path_factory.mktemp("empty")
     line = fail("embed", fruit, "-o", tmp_path / "model", "--k", 13)
     assert "k=13, 12 pairs" in line
     line = fail("demo", "--pairs", fruit, "--k", 10, "--report", tmp_path / "page.html")
@@ -499,6 +506,13 @@ def test_eval_on_labelled_folders(model, kinds, tmp_path):
         line.split()[:2] for line in again.stdout.splitlines() if line.startswith("top-1")
     )
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    # With other settings, which the model does not keep.
+    changed = ("--method", "paper", "--k", 1, "--p", 2)
+    other = json.loads(succeed("eval", model, kinds, *options, *changed, "--json").stdout)
+    assert (other["k"], other["p"], numbers["k"], numbers["p"]) == (1, 2.0, 3, 4.0)
+    assert other["images"] == numbers["images"]
+    assert "got 13, 12 pairs" in fail("eval", model, kinds, *options, "--k", 13)
+    assert json.loads(succeed("info", model, "--json").stdout)["k"] == 3
 
 
 def test_eval_on_a_set_of_tfds(model, kinds, tmp_path):
