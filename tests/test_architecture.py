@@ -20,6 +20,7 @@ FLOORS = (
     ("store",),
     ("jobs",),
     ("web", "cli"),
+    ("__main__",),
 )
 HEIGHT = {room: height for height, floor in enumerate(FLOORS) for room in floor}
 GROUND = ("core", "methods")

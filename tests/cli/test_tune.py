@@ -34,6 +34,7 @@ def test_prints_what_the_function_finds_and_writes_nothing(model):
     choice = tuning.best(surface)
     assert (found["k"], found["p"]) == choice[:2]
     assert (found["ks"], found["ps"]) == ([2, 9], [1.0, 3.0])
+    assert (found["held_out"], found["splits"], found["pairs"]) == (surface.held_out, 5, 60)
     np.testing.assert_allclose(found["surface"], surface.recall.mean(axis=(0, -1)), atol=1e-6)
     assert (found["k_before"], found["p_before"], found["applied"]) == (1, 4.0, False)
     assert {name: path.read_bytes() for name, path in stores.files(model).items()} == before
@@ -55,7 +56,7 @@ def test_unusable_requests(model, tmp_path):
     before = stores.newest(store.open_store(model))
     assert "[99]" in fail("tune", model, "--k", 99, "--apply")
     assert "[-1.0]" in fail("tune", model, "--p", -1)
-    assert "0 splits" in fail("tune", model, "--splits", 0)
+    assert "--splits must be at least 1" in fail("tune", model, "--splits", 0)
     assert "1 of 1 pairs" in fail("tune", save(tmp_path / "one", 1), "--apply")
     assert "is not a store" in fail("tune", tmp_path)
     assert stores.newest(store.open_store(model)) == before

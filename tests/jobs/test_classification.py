@@ -7,8 +7,7 @@ import toy
 from asif_jax.data import read_set
 from asif_jax.jobs.embedding import embed_set
 from asif_jax.jobs.embedding.embed import embed_images, embed_texts
-from asif_jax.jobs.evaluate import classification as zero_shot
-from asif_jax.jobs.evaluate.classification import Classification, classify_set
+from asif_jax.jobs.evaluate.classification import classify_set
 from asif_jax.jobs.evaluate.intervals import Figure
 
 NAMES = ("ape", "bee", "cat", "dog", "elk", "fox", "gnu")
@@ -144,37 +143,3 @@ def test_unusable_requests(folder, tmp_path):
     (tmp_path / "pairs" / "a.txt").write_text("A caption.")
     with pytest.raises(ValueError, match="no classes"):
         classify(tmp_path / "pairs", tmp_path)
-
-
-def classification(classes, confusion):
-    figure = Figure(0.5, 0.4, 0.6)
-    shares = np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1)
-    return Classification(
-        tuple(classes), int(confusion.sum()), 0, figure, figure, figure,
-        tuple(Figure(share, 0.0, 1.0) for share in shares), confusion, (),
-    )  # fmt: skip
-
-
-def test_text_shows_the_hardest_classes_first():
-    confusion = np.asarray([[3, 1, 0], [0, 0, 2], [0, 0, 0]])
-    lines = zero_shot.to_text(classification(("cat", "dog", "elk"), confusion)).splitlines()
-    assert [line.split() for line in lines[-2:]] == [
-        ["dog", "2", "0.000", "[0.000,", "1.000]", "elk", "(2)"],
-        ["cat", "4", "0.750", "[0.000,", "1.000]", "dog", "(1)"],
-    ]
-    assert lines[1].split() == ["top-1", "0.500", "[0.400,", "0.600]", "0.333"]
-    many = zero_shot.to_text(classification(map(str, range(100)), np.diag(np.arange(1, 101))))
-    assert "the 10 hardest of 100 classes" in many
-    assert len(many.splitlines()) == 4 + 2 + 10
-
-
-def test_json_keeps_what_is_not_zero():
-    confusion = np.asarray([[3, 1, 0], [0, 0, 2], [0, 0, 0]])
-    found = zero_shot.to_json(classification(("cat", "dog", "elk"), confusion))
-    assert found["confusion"] == [
-        {"class": "cat", "named": "cat", "images": 3},
-        {"class": "cat", "named": "dog", "images": 1},
-        {"class": "dog", "named": "elk", "images": 2},
-    ]
-    assert found["per_class"][2] == {"class": "elk", "images": 0, "value": None}
-    assert found["top_1"] == {"value": 0.5, "low": 0.4, "high": 0.6}

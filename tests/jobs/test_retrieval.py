@@ -132,12 +132,3 @@ def test_a_set_of_classes_is_refused(tmp_path):
         noise.write_image(tmp_path / name / "0.png", seed=0)
     with pytest.raises(ValueError, match="no captions to find"):
         retrieve(read_set(str(tmp_path)), tmp_path / "cache")
-
-
-def test_text_and_json_agree(folder, tmp_path):
-    found = retrieve(read_set(str(folder)), tmp_path)
-    lines = retrieval.to_text(found).splitlines()
-    row = next(line for line in lines if line.startswith("text to image"))
-    numbers = retrieval.to_json(found)
-    assert f"{numbers['text_to_image']['recall']['5']['value']:.3f}" in row
-    assert (numbers["images"], numbers["captions"]) == (23, 45)

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -165,63 +165,4 @@ def _shares(rows: Mapping[str, Array], classes: int) -> dict[str, Array]:
         "top5": jnp.mean(rows["ranks"] <= 5),
         "mean_per_class": jnp.nanmean(per_class),
         "per_class": per_class,
-    }
-
-
-def to_text(found: Classification) -> str:
-    """The figures for the terminal.
-
-    Args:
-      found: from `classify_set`.
-
-    Returns:
-      Several lines.
-    """
-    chance = 1 / len(found.classes)
-    lines = [f"{'':16}{'right':>23}{'chance':>10}"]
-    shown = {"top-1": (found.top1, chance), "top-5": (found.top5, 5 * chance)}
-    shown["mean per class"] = found.mean_per_class, chance
-    for name, (figure, by_chance) in shown.items():
-        if figure is not None:
-            lines.append(f"{name:16}{figure!s:>23}{by_chance:>10.3f}")
-    counts = found.confusion.sum(axis=1)
-    order = sorted(np.flatnonzero(counts), key=lambda index: found.per_class[index].value)
-    few = len(order) > 2 * _WORST
-    title = f"the {_WORST} hardest of {len(order)} classes" if few else "class"
-    width = max(len(title), *(len(name) for name in found.classes)) + 2
-    lines += ["", f"{title:{width}}{'images':>8}{'right':>23}  most often taken for"]
-    for index in order[: _WORST if few else None]:
-        wrong = np.where(np.arange(len(counts)) == index, 0, found.confusion[index])
-        taken = f"{found.classes[wrong.argmax()]} ({wrong.max()})" if wrong.any() else ""
-        name, share = found.classes[index], str(found.per_class[index])
-        lines.append(f"{name:{width}}{counts[index]:>8}{share:>23}  {taken}".rstrip())
-    return "\n".join(lines)
-
-
-def to_json(found: Classification) -> dict[str, Any]:
-    """The figures for programs.
-
-    Args:
-      found: from `classify_set`.
-
-    Returns:
-      What `json.dumps` takes. Of the confusion matrix, what is not zero.
-    """
-    counts = found.confusion.sum(axis=1).tolist()
-    return {
-        "images": found.images,
-        "top_1": found.top1._asdict(),
-        "top_5": found.top5 and found.top5._asdict(),
-        "mean_per_class": found.mean_per_class._asdict(),
-        "chance": 1 / len(found.classes),
-        "per_class": [
-            {"class": name, "images": count} | (share._asdict() if count else {"value": None})
-            for name, count, share in zip(found.classes, counts, found.per_class, strict=True)
-        ],
-        "confusion": [
-            {"class": found.classes[i], "named": found.classes[j], "images": count}
-            for i, row in enumerate(found.confusion.tolist())
-            for j, count in enumerate(row)
-            if count
-        ],
     }

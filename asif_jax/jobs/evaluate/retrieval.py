@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -208,47 +208,3 @@ def _recalls(rows: Array) -> dict[str, Array]:
     known = ~jnp.isnan(rows)
     recalls = {f"recall@{k}": jnp.sum(rows <= k) / jnp.sum(known) for k in RECALLS}
     return recalls | {"median rank": jnp.nanmedian(rows)}
-
-
-def to_text(found: SetRetrieval) -> str:
-    """The figures for the terminal.
-
-    Args:
-      found: from `retrieve_set`.
-
-    Returns:
-      Several lines.
-    """
-    lines = [f"{'':16}" + "".join(f"{f'recall@{k}':>23}" for k in RECALLS) + f"{'median rank':>20}"]
-    for name, direction in (
-        ("image to text", found.image_to_text),
-        ("text to image", found.text_to_image),
-    ):
-        cells = "".join(f"{direction.recall[k]!s:>23}" for k in RECALLS)
-        rank = direction.median_rank
-        lines.append(f"{name:16}{cells}{f'{rank.value:g} [{rank.low:g}, {rank.high:g}]':>20}")
-        chances = "".join(f"{f'{direction.chance[k]:.3f}':>8}{'':15}" for k in RECALLS)
-        lines.append(f"{'  by chance':16}{chances}".rstrip())
-    return "\n".join(lines)
-
-
-def to_json(found: SetRetrieval) -> dict[str, Any]:
-    """The figures for programs.
-
-    Args:
-      found: from `retrieve_set`.
-
-    Returns:
-      What `json.dumps` takes.
-    """
-    return {"images": found.images, "captions": found.text_to_image.queries} | {
-        name: {
-            "recall": {str(k): figure._asdict() for k, figure in direction.recall.items()},
-            "chance": {str(k): chance for k, chance in direction.chance.items()},
-            "median_rank": direction.median_rank._asdict(),
-        }
-        for name, direction in (
-            ("image_to_text", found.image_to_text),
-            ("text_to_image", found.text_to_image),
-        )
-    }
