@@ -19,7 +19,8 @@ FLOORS = (
     ("encoders", "data"),
     ("store",),
     ("jobs",),
-    ("web", "cli"),
+    ("web",),
+    ("cli",),
     ("__main__",),
 )
 HEIGHT = {room: height for height, floor in enumerate(FLOORS) for room in floor}

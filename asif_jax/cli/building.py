@@ -200,6 +200,7 @@ def embed_and_show(
       ValueError: see `embed_store.embed_into`.
     """
     from asif_jax import store
+    from asif_jax.jobs import tuning
 
     try:
         done = [_embed(opened, images, loaded, pipeline) for images in sets]
@@ -212,6 +213,7 @@ def embed_and_show(
         return
     for result in done:
         print_skipped(result.skipped)
+    tuning.calibrate_store(opened)
     found = store.snapshot(opened)
     facts: dict[str, Any] = {"model": opened.url, "version": found.version}
     facts |= {"pairs": int(found.live.sum()), **rendering.embedded_facts(done)}

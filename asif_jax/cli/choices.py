@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from asif_jax.methods import Method
     from asif_jax.store import EncoderRecord, Settings
 
+
 def chosen_method(
     method: str | None, k: int | None, p: float | None, *, held: "Method | None" = None
 ) -> "Method | None":
@@ -36,16 +37,25 @@ def chosen_method(
         name, settings = method or "best", given
     # The best takes no settings: it is another by its own name.
     name = methods.best().name if name == "best" else name
-    _check_taken(name, given)
+    check_taken(name, **given)
     return methods.named(name, settings)
 
 
-def _check_taken(name: str, given: Mapping[str, Any]) -> None:
+def check_taken(name: str, **given: Any) -> None:
+    """Refuses settings for a method that does not have them.
+
+    Args:
+      name: of the method.
+      **given: setting -> value; those that are empty do not count.
+
+    Raises:
+      ValueError: the method has no such setting.
+    """
     from asif_jax import methods
 
-    make = methods.METHODS.get(name)
+    make = methods.METHODS.get(methods.best().name if name == "best" else name)
     taken = inspect.signature(make).parameters if make else {}
-    if refused := [setting for setting in given if setting not in taken]:
+    if refused := [setting for setting, value in given.items() if value and setting not in taken]:
         raise ValueError(f"the method {name} takes no {' and no '.join(refused)}")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from tyro.conf import Positional, arg
 
 from asif_jax.cli import rendering, rendering_evaluation
-from asif_jax.cli.choices import check_loadable, chosen_method, method_of, settings_of
+from asif_jax.cli.choices import check_loadable, check_taken, chosen_method
 from asif_jax.cli.options import (
     Count,
     MethodOptions,
@@ -17,14 +17,15 @@ from asif_jax.cli.options import (
     Version,
     check_counts,
     check_exponents,
+    check_method,
     check_prompts,
 )
 from asif_jax.cli.printing import print_skipped
 from asif_jax.cli.starting import begin, cache_folder, say_loading
 
 if TYPE_CHECKING:
-    from asif_jax import store
     from asif_jax.data import ImageSet
+    from asif_jax.model import Model as LoadedModel
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Eval:
             rendering_evaluation.evaluated_lines(facts, lines),
         )
 
-    def _with_method(self, model: "Model") -> "Model":
+    def _with_method(self, model: "LoadedModel") -> "LoadedModel":
         """The model, used by the method that is asked for."""
         from asif_jax.model import with_method
 
@@ -119,58 +120,70 @@ class Eval:
 
 @dataclass(frozen=True)
 class Tune:
-    """Choose k and p by retrieval among pairs of a model that are held out; no labels needed."""
+    """Choose a method and its settings by held-out pairs and by images of another kind."""
 
     examples: ClassVar[tuple[str, ...]] = (
-        "asif-jax tune model/",
-        "asif-jax tune model/ --k 50 100 200 --p 2 4 8 --apply",
+        "asif-jax tune model/ --labelled stamps: --apply",
+        "asif-jax tune model/ --method paper --k 50 100 200 --p 2 4 8",
     )
     resumes: ClassVar[bool] = False
 
     model: Positional[Model]
     """A model: the directory or URL of a store."""
-    k: Annotated[
-        tuple[int, ...],
-        arg(metavar="K...", help_behavior_hint="(default: 5 to 1200, as far as the pairs go)"),
-    ] = ()
+    labelled: Annotated[str | None, arg(metavar="DATA", help_behavior_hint="")] = None
+    """Images of another kind to name, as for eval: by classes, or by their captions."""
+    method: Annotated[
+        str | None, arg(metavar="METHOD", help_behavior_hint="(default: several kinds)")
+    ] = None
+    """The only method to try."""
+    k: Annotated[tuple[int, ...], arg(metavar="K...", help_behavior_hint="(default: a rule)")] = ()
     """Values of k to try."""
-    p: Annotated[tuple[float, ...], arg(metavar="P...")] = (
-        1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0,
-    )  # fmt: skip
+    p: Annotated[
+        tuple[float, ...], arg(metavar="P...", help_behavior_hint="(default: a rule)")
+    ] = ()
     """Values of p to try."""
-    splits: Count = 5
+    splits: Count = 3
     """How many times pairs are held out at random."""
     apply: bool = False
-    """Write the choice into the model."""
+    """Write the choice into the model, with probabilities fitted to it."""
     output: OutputOptions = field(default_factory=OutputOptions)
 
     def __post_init__(self) -> None:
         check_counts(splits=self.splits)
+        check_method(self.method)
         for value in self.k:
             check_counts(k=value)
         check_exponents(*self.p)
 
     def run(self) -> None:
-        """Prints the choice and the recall of all that was tried."""
+        """Prints what each method reaches, and the choice."""
         begin(f"opening {self.model} …")
-        from asif_jax import store
-        from asif_jax.methods import tuning
+        from asif_jax import data, store
+        from asif_jax.jobs import predict, tuning
+        from asif_jax.methods.comparison import choose
 
-        model = store.load(self.model)
-        surface = tuning.tune(
-            model.anchors.embeddings, ks=self.k or None, ps=self.p, splits=self.splits
-        )
-        choice = tuning.best(surface)
+        check_taken(self.method or "best", k=self.k, p=self.p)
+        tried = tuning.candidates(method=self.method, ks=self.k, ps=self.p)
+        opened = store.open_store(self.model)
+        found = store.snapshot(opened)
+        options: dict[str, Any] = {"splits": self.splits}
+        if self.labelled:
+            check_loadable(self.model, found.header.encoders, "image", "text")
+            options |= {"labelled": data.read_set(self.labelled), "cache": cache_folder()}
+            records = {m: found.header.encoders[m] for m in ("image", "text")}
+            say_loading(record.source for record in records.values())
+            options["encoders"] = {m: predict.load_recorded(r, m) for m, r in records.items()}
+        trials = list(tuning.tune(store.load(self.model).anchors, tried, **options))
+        best = choose(trials)
         if self.apply:
-            settings = store.Settings(choice.k, choice.p)
-            message = f"tune: k = {choice.k}, p = {choice.p:g}"
-            store.change_settings(store.open_store(self.model), settings, message=message)
-        facts: dict[str, Any] = choice._asdict()
-        facts |= {"held_out": surface.held_out, "splits": self.splits, "pairs": len(model.pairs)}
-        facts |= {"applied": self.apply, "k_before": model.k, "p_before": model.p}
+            message = f"tune: {rendering.in_words(best.method.name, best.method.settings)}"
+            tuning.apply(opened, best.method, message=message)
+        facts = {"pairs": int(found.live.sum()), "splits": self.splits, "applied": self.apply}
+        facts |= {"method_before": found.settings.method}
+        facts |= {"settings_before": dict(found.settings.settings)}
         self.output.show(
-            facts | rendering_evaluation.surface_json(surface),
-            rendering_evaluation.tuned_lines(facts, surface),
+            facts | rendering_evaluation.tuned_json(trials, best),
+            rendering_evaluation.tuned_lines(facts, trials, best),
         )
 
 

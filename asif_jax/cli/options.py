@@ -66,6 +66,21 @@ def check_exponents(*values: float) -> None:
         raise UnusableSetting(f"--p must be a finite number above 0: got {bad}")
 
 
+def check_method(name: str | None) -> None:
+    """Refuses a method that there is not.
+
+    Args:
+      name: of --method, or None.
+
+    Raises:
+      UnusableSetting: there is no such method; names the nearest.
+    """
+    if name is not None and name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(METHODS)}"
+        raise UnusableSetting(f"no method {name!r}; {hint}")
+
+
 def check_some(values: Sequence[Any], otherwise: str) -> None:
     """Refuses an empty list, and one with something empty in it.
 
@@ -196,10 +211,7 @@ class MethodOptions:
     """The exponent of what is kept."""
 
     def __post_init__(self) -> None:
-        if self.method is not None and self.method not in METHODS:
-            near = difflib.get_close_matches(self.method, METHODS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(METHODS)}"
-            raise UnusableSetting(f"no method {self.method!r}; {hint}")
+        check_method(self.method)
         if self.k is not None:
             check_counts(k=self.k)
         if self.p is not None:

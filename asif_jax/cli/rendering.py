@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asif_jax.jobs.embedding.embed_store import Embedded
     from asif_jax.jobs.predict import Found, Named, Reason
+    from asif_jax.methods import Method
     from asif_jax.store import Compacted, EncoderRecord, StoredPair, Version
-    from asif_jax.store.proof import Scores, Search
+    from asif_jax.store.proof import FileSearch, Scores
 
 _SHOWN = 10
 
@@ -75,12 +76,16 @@ def named_lines(named: "Sequence[Named]") -> list[str]:
       named: from `predict.name_images`.
 
     Returns:
-      For each image a line with its name and one for each label.
+      For each image a line with its name and one for each label, with its probability where the
+      model knows one; and a line that says so where none of the labels fits.
     """
     lines = []
     for item in named:
         lines.append(item.image)
-        lines += [f"  {guess.score:.3f}  {guess.label}" for guess in item.guesses]
+        lines += ["  none of these labels"] * item.none
+        for guess in item.guesses:
+            chance = "" if guess.probability is None else f"  {guess.probability:4.0%}"
+            lines.append(f"  {guess.score:6.3f}{chance}  {guess.label}")
     return lines
 
 
@@ -111,8 +116,26 @@ def reason_lines(score: float, reasons: "Sequence[Reason]") -> list[str]:
       The lines.
     """
     because = ", because of these pairs:" if reasons else ": no pair in common"
-    lines = [f"  {r.contribution:.3f}  {r.pair.captions[0]}  ({r.pair.image})" for r in reasons]
+    lines = [f"  {r.contribution:6.3f}  {r.pair.captions[0]}  ({r.pair.image})" for r in reasons]
     return [f"score {score:.3f}{because}", *lines]
+
+
+def method_facts(method: "Method") -> dict[str, Any]:
+    """The method that pairs become scores by, for programs.
+
+    Args:
+      method: the method.
+
+    Returns:
+      Its name and the settings that are not left to a rule.
+    """
+    return {"method": method.name, "settings": dict(method.settings)}
+
+
+def in_words(name: str, settings: Mapping[str, Any]) -> str:
+    """A method and its settings, for people."""
+    given = (f"{setting} = {value}" for setting, value in settings.items())
+    return ", ".join([name, *given])
 
 
 def info_facts(
@@ -146,6 +169,7 @@ def info_lines(facts: Mapping[str, Any]) -> list[str]:
       The lines.
     """
     told = dict(facts)
+    told["method"] = in_words(told["method"], told.pop("settings"))
     for modality, about in told.pop("encoders").items():
         told[f"{modality} encoder"] = (
             f"{about['source']} ({about['identity']}), {about['dimensions']} dimensions"
@@ -200,7 +224,7 @@ def first_rows(rows: Sequence[int]) -> tuple[Sequence[int], int]:
 
 
 def compacted_facts(
-    done: "Compacted", before: "Search", after: "Search", scores: "Scores | None"
+    done: "Compacted", before: "FileSearch", after: "FileSearch", scores: "Scores | None"
 ) -> dict[str, Any]:
     """What compaction did, for programs.
 

@@ -1,14 +1,15 @@
 """Figures of evaluations in words and for programs: classification, retrieval, tuning."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from asif_jax.cli.rendering import fact_lines
+from asif_jax.cli.rendering import fact_lines, in_words, method_facts
 
 if TYPE_CHECKING:
     from asif_jax.jobs.evaluate.classification import Classification
     from asif_jax.jobs.evaluate.retrieval import SetRetrieval
-    from asif_jax.methods.tuning import Surface
+    from asif_jax.methods.comparison import Trial
 
 _WORST = 10
 
@@ -31,6 +32,7 @@ def evaluated_lines(facts: Mapping[str, Any], lines: Sequence[str]) -> list[str]
       All of it.
     """
     told = dict(facts)
+    told["method"] = in_words(told["method"], told.pop("settings"))
     own = told.pop("own_images")
     if "templates" in told:
         told["prompts"] = f"{told['prompts']} of {len(told.pop('templates'))} templates"
@@ -153,42 +155,67 @@ def retrieval_json(found: "SetRetrieval") -> dict[str, Any]:
     }
 
 
-def surface_json(surface: "Surface") -> dict[str, Any]:
-    """Recall at every k and p that was tried, for programs.
+def tuned_json(trials: "Sequence[Trial]", best: "Trial") -> dict[str, Any]:
+    """What methods reached, for programs.
 
     Args:
-      surface: from `tuning.tune`.
+      trials: of all that was tried.
+      best: the one that was chosen.
 
     Returns:
-      The grid, and the mean over splits and both directions at each of its points.
+      The choice, and the figures of each trial.
     """
-    mean = surface.recall.mean(axis=(0, -1))
-    return {"ks": surface.ks.tolist(), "ps": surface.ps.tolist(), "surface": mean.tolist()}
+
+    def about(trial: "Trial") -> dict[str, Any]:
+        named = {} if trial.named is None else {"named_right": trial.named}
+        figures = {"recall": float(trial.recall.mean()), "deviation": _deviation(trial), **named}
+        return {**method_facts(trial.method), **figures}
+
+    tried = {"at": best.at, "held_out": best.held_out, "labelled": best.inputs}
+    return {**about(best), **tried, "trials": [about(trial) for trial in trials]}
 
 
-def tuned_lines(facts: Mapping[str, Any], surface: "Surface") -> list[str]:
-    """A choice of k and p for people.
+def tuned_lines(facts: Mapping[str, Any], trials: "Sequence[Trial]", best: "Trial") -> list[str]:
+    """What methods reached, for people.
 
     Args:
-      facts: the choice and what it was made of, for programs.
-      surface: from `tuning.tune`.
+      facts: about the model, for programs.
+      trials: of all that was tried.
+      best: the one that was chosen.
 
     Returns:
       The lines.
     """
-    each = "; ".join(f"k = {k}, p = {p:g}" for k, p in facts["each"])
-    chosen = f"k = {facts['k']}, p = {facts['p']:g}"
-    held_out = f"{facts['held_out']} of {facts['pairs']} pairs, {facts['splits']} times"
-    deviation = f"deviation {facts['deviation']:.3f} over splits"
-    lines = [
-        f"{chosen}, before k = {facts['k_before']}, p = {facts['p_before']:g}",
-        f"recall@{surface.at} {facts['recall']:.3f}, {deviation}",
-        f"held out: {held_out}; by themselves they would choose {each}",
+    names = [in_words(trial.method.name, trial.method.settings) for trial in trials]
+    width = max(map(len, [*names, "method"])) + 2
+    naming = best.named is not None
+    lines = [f"{'method':{width}}{f'recall@{best.at}':>17}" + (f"{'named right':>16}" * naming)]
+    for name, trial in zip(names, trials, strict=True):
+        recall = f"{trial.recall.mean():.3f} ± {_deviation(trial):.3f}"
+        lines.append(f"{name:{width}}{recall:>17}" + _named_cell(trial))
+    measured = "the product of both" if naming else f"recall@{best.at}"
+    held_out = f"{best.held_out} of {facts['pairs']} pairs, {facts['splits']} times"
+    before = in_words(facts["method_before"], facts["settings_before"])
+    after = in_words(best.method.name, best.method.settings)
+    lines += [
         "",
-        " " * 8 + "".join(f"p = {p:<5g}" for p in surface.ps),
+        f"best by {measured}: {after} (before: {before})",
+        f"recall@{best.at}: among pairs held out, {held_out}; ± is the deviation over these",
     ]
-    mean = surface.recall.mean(axis=(0, -1))
-    for k, row in zip(surface.ks, mean, strict=True):
-        lines.append(f"k = {k:<4d}" + "".join(f"{recall:<9.3f}" for recall in row))
+    if naming:
+        lines.append(f"named right: of {best.inputs} labelled images; ± is the standard error")
+    else:
+        lines.append("what suits other images may differ: --labelled DATA tries that as well")
     ending = "written into the model" if facts["applied"] else "--apply writes it into the model"
-    return [*lines, "", ending]
+    return [*lines, ending]
+
+
+def _named_cell(trial: "Trial") -> str:
+    if trial.named is None:
+        return ""
+    error = math.sqrt(trial.named * (1 - trial.named) / max(trial.inputs, 1))
+    return f"{f'{trial.named:.3f} ± {error:.3f}':>16}"
+
+
+def _deviation(trial: "Trial") -> float:
+    return float(trial.recall.std(ddof=1)) if len(trial.recall) > 1 else 0.0

@@ -41,7 +41,7 @@ class Classify:
     """The labels to choose from."""
     labels_file: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """A file with one label on each line."""
-    templates: Texts = ("{}", "a {}.", "a photo of a {}.")
+    templates: Annotated[Texts, arg(help_behavior_hint="(default: those of eval)")] = ()
     """Sentences to put a label in, in place of {}."""
     prompts: Annotated[str, arg(metavar="{max,mean}")] = "max"
     """The best prompt of a class counts, or the mean of their embeddings."""
@@ -55,7 +55,8 @@ class Classify:
         check_some(self.images, "no images to classify: name IMAGE")
         if self.labels or self.labels_file is None:
             check_some(self.labels, "no labels to choose from: give --labels or --labels-file")
-        check_some(self.templates, "no template to put a label in")
+        if self.templates:
+            check_some(self.templates, "no template to put a label in")
         check_prompts(self.prompts)
         check_counts(top=self.top)
 
@@ -63,11 +64,12 @@ class Classify:
         """Prints the best labels of each image."""
         begin(f"opening {self.model} …")
         from asif_jax import store
-        from asif_jax.data.prompts import sentences
+        from asif_jax.data.prompts import GENERAL, sentences
         from asif_jax.jobs import predict
 
         labels, files = self._all_labels(), image_files(self.images)
-        sentences(labels, self.templates)
+        templates = self.templates or GENERAL
+        sentences(labels, templates)
         model = store.load(self.model, self.version)
         check_loadable(self.model, model.encoders, "image", "text")
         say_loading(model.encoders[modality].source for modality in ("image", "text"))
@@ -75,7 +77,7 @@ class Classify:
             model,
             files,
             labels,
-            templates=self.templates,
+            templates=templates,
             prompts=self.prompts,
             top=self.top,
         )

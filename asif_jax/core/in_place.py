@@ -1,8 +1,8 @@
 """Edits of a model in its own memory, for a model that serves while its pairs change.
 
-`anchors.insert` and its like return a new model and leave the old one alone, which takes a copy. The
-functions here are given the old model to overwrite (it is donated): only a few rows are written, and
-nothing is compiled after the first call.
+`anchors.insert` and its like return a new model and leave the old one alone, which takes a copy.
+The functions here overwrite the old model, which is donated to them: only a few rows are written,
+and nothing is compiled after the first call.
 """
 
 import functools

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorstore as ts
 
+from asif_jax.methods.calibration import Calibration
 from asif_jax.model import EncoderRecord
 from asif_jax.store.failures import CHANGED, StoreError
 from asif_jax.store.records import pack, unpack
@@ -69,12 +70,12 @@ class Settings(NamedTuple):
     Attributes:
       method: the name of the method, one that `asif_jax.methods.named` knows.
       settings: of the method; those left out follow a rule of the number of pairs.
-      calibration: (temperature, threshold), see `asif_jax.methods.calibration`, or None.
+      calibration: of the method's scores; None if none was fitted.
     """
 
     method: str = "two_cosines"
     settings: Mapping[str, Any] = {}
-    calibration: tuple[float, float] | None = None
+    calibration: Calibration | None = None
 
 
 def unpack_settings(content: bytes) -> Settings:
@@ -91,7 +92,7 @@ def unpack_settings(content: bytes) -> Settings:
         given = {name: value for name, value in zip("kp", fields, strict=True) if value is not None}
         return Settings("paper", given)
     calibration = fields["calibration"]
-    return Settings(**(fields | {"calibration": calibration and tuple(calibration)}))
+    return Settings(**(fields | {"calibration": calibration and Calibration(*calibration)}))
 
 
 def open_database(

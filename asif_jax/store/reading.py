@@ -16,7 +16,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 from asif_jax import methods
 from asif_jax.core.anchors import Anchors, check_finite
 from asif_jax.core.in_place import place_slab
-from asif_jax.methods.calibration import Calibration
 from asif_jax.model import Model
 from asif_jax.model import create as create_model
 from asif_jax.store.commits import exchange
@@ -94,8 +93,7 @@ def save(where: str | Path, model: Model) -> None:
     several = tuple(modality for modality, array in units.items() if array.ndim == 3)
     dtype = next(iter(units.values())).dtype.name
     header = Header(model.encoders, dimensions, dtype, several=several)
-    calibration = model.calibration and tuple(model.calibration)
-    settings = Settings(model.method.name, model.method.settings, calibration)
+    settings = Settings(model.method.name, model.method.settings, model.calibration)
     store = create(where, header, settings=settings)
     # Unit vectors as they are: normalized again they would be rounded again.
     exchange(store, (), units, model.pairs, message="save")
@@ -134,7 +132,7 @@ def _fitted(found: Snapshot, anchors: Anchors, pairs: Sequence[StoredPair]) -> M
         pairs,
         found.header.encoders,
         methods.named(name, settings),
-        calibration=calibration and Calibration(*calibration),
+        calibration=calibration,
     )
 
 

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -151,8 +151,10 @@ def represent_classes(
 def _name(
     model: Model, embeddings: np.ndarray, texts: Any, labels: np.ndarray
 ) -> tuple[Array, Array]:
-    """The best class of each image, -1 where all scores are NaN, and the rank of the right one."""
+    """The best class of each image, -1 where none is, and the rank of the right one."""
     scores = represented_class_scores(model, model.represent(embeddings, "image"), texts)
+    # An image that shares no pair with any class resembles none of them.
+    scores = jnp.where(jnp.any(scores != 0.0, axis=-1, keepdims=True), scores, jnp.nan)
     right = labels[:, None] == np.arange(scores.shape[-1])
     return jnp.nanargmax(scores, axis=-1), metrics.best_rank(scores, right)
 
