@@ -142,7 +142,7 @@ def edited(
     return model._replace(anchors=anchors, state=model.method.fit(anchors, sums), sums=sums)
 
 
-def rows_of(anchors: Anchors, slots: ArrayLike) -> Anchors | None:
+def rows_of(anchors: Anchors, slots: Sequence[int] | np.ndarray) -> Anchors | None:
     """Some slots of a model as pairs of their own, all of them live.
 
     Args:

@@ -150,7 +150,7 @@ def _named(
     top: int,
 ) -> Named:
     """The best labels of an image."""
-    best = np.argsort(-scores, kind="stable")[:top].tolist()
+    best = [int(i) for i in np.argsort(-scores, kind="stable")[:top]]
     if calibration is None:
         guesses = (Guess(labels[i], float(scores[i])) for i in best)
         return Named(image, tuple(guesses), none=not scores.any())

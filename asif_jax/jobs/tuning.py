@@ -82,8 +82,12 @@ def tune(
       A trial of each method, in order.
 
     Raises:
-      ValueError: too few pairs, or nothing readable in the labelled set.
+      ValueError: too few pairs, a k beyond them, or nothing readable in the labelled set.
     """
+    live = int(pairs.live.sum())
+    for method in tried:
+        if (k := method.settings.get("k", 1)) > live:
+            raise ValueError(f"k must be at most the number of pairs: got k={k}, {live} pairs")
     naming = None
     if labelled is not None:
         assert encoders is not None and cache is not None
