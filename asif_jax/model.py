@@ -134,8 +134,9 @@ def edited(
         return model._replace(anchors=anchors, state=model.method.fit(anchors))
     sums = model.sums
     for change, rows in ((add, added), (subtract, removed)):
-        if rows is not None:
-            sums = change(sums, model.method.measure(rows, model.sums))
+        measured = None if rows is None else model.method.measure(rows, model.sums)
+        if measured is not None:
+            sums = change(sums, measured)
     if _signs(sums) != _signs(model.sums):
         # Square roots are taken of modalities without negative entries, which are others now.
         sums = model.method.measure(anchors)

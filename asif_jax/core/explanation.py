@@ -104,3 +104,20 @@ def by_pair(explanation: Explanation, size: int) -> Array:
     for _ in range(explanation.indices.ndim - 1):
         scatter = jax.vmap(scatter)
     return scatter(*explanation)
+
+
+def check_single(left: Array, right: Array) -> None:
+    """Refuses batches where one representation is explained at a time.
+
+    Args:
+      left: what is a scalar for one representation, and has the axes of a batch for several.
+      right: likewise, of the other side.
+
+    Raises:
+      ValueError: either has axes.
+    """
+    if left.ndim or right.ndim:
+        raise ValueError(
+            "explain takes one representation on each side; jax.vmap explains a batch: "
+            f"got batches {left.shape} and {right.shape}"
+        )
