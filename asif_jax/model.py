@@ -3,7 +3,8 @@
 It is what every job takes. It knows nothing of disks: `asif_jax.store` reads and writes one.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -56,15 +57,22 @@ class Model(NamedTuple):
 
     def represent(self, embeddings: ArrayLike, modality: str) -> Any:
         """Representations of embeddings [..., d] of one modality, a row for each."""
-        return self.method.represent(self.state, embeddings, modality)
+        represent = _compiled(self.method.represent, static="modality")
+        return represent(self.state, jnp.asarray(embeddings), modality)
 
     def score(self, left: Any, right: Any) -> Array:
         """[b, m] float32 scores of two batches of representations."""
-        return self.method.score(self.state, left, right)
+        return _compiled(self.method.score)(self.state, left, right)
 
     def explain(self, left: Any, right: Any) -> Explanation:
         """The pairs behind the score of one representation on each side."""
-        return self.method.explain(self.state, left, right)
+        return _compiled(self.method.explain)(self.state, left, right)
+
+
+@functools.lru_cache(128)
+def _compiled(function: Callable[..., Any], static: str | None = None) -> Callable[..., Any]:
+    """A function of a method as one program, the same for all models of that method."""
+    return jax.jit(function, static_argnames=static)
 
 
 def create(
