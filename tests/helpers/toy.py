@@ -4,11 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from asif_jax import methods
 from asif_jax.core import anchors
 from asif_jax.data import Pair
 from asif_jax.encoders import Encoder
 from asif_jax.jobs.embedding.embed import embed_pairs
-from asif_jax.store import EncoderRecord, Model, StoredPair
+from asif_jax.model import EncoderRecord
+from asif_jax.model import create as create_model
+from asif_jax.store import StoredPair
 
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 COLORS |= {"yellow": (255, 255, 0), "purple": (160, 0, 160), "grey": (90, 90, 90)}
@@ -62,10 +65,9 @@ def model(pairs, *, k, p):
     """A model of pairs, as these encoders see them."""
     encoders = image_encoder(), text_encoder()
     embedded = embed_pairs(pairs, *encoders, progress=False)
-    return Model(
-        anchors.create({"image": embedded.images, "text": embedded.caption_means()}),
+    return create_model(
+        anchors.create({"image": embedded.images, "text": embedded.captions_by_pair()}),
         tuple(StoredPair(str(pair.image.resolve()), pair.captions) for pair in embedded.pairs),
         {encoder.modality: EncoderRecord(encoder.name, encoder.identity) for encoder in encoders},
-        k,
-        p,
+        methods.paper(k=k, p=p),
     )
