@@ -16,6 +16,7 @@ from asif_jax.core.anchors import Anchors
 from asif_jax.core.cosine import normalize
 from asif_jax.core.explanation import Explanation
 from asif_jax.methods.calibration import Calibration
+from asif_jax.methods.hubness import uncorrected
 from asif_jax.methods.method import Method
 from asif_jax.methods.statistics import Sums, add, subtract
 
@@ -206,7 +207,7 @@ def represent_classes(model: Model, prompts: ArrayLike, *, rule: str = "max") ->
         raise ValueError(f"prompts must be max or mean: got {rule!r}")
     if rule == "mean":
         prompts = normalize(jnp.mean(normalize(prompts), axis=1, keepdims=True))
-    return model.represent(prompts, "text")
+    return uncorrected(model.represent(prompts, "text"))
 
 
 def represented_class_scores(model: Model, images: Any, classes: Any) -> Array:

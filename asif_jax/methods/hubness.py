@@ -69,7 +69,8 @@ class Corrected:
 
     Attributes:
       inner: representations of the method that is corrected.
-      hubs: modality -> [...] float32, the mean score to the nearest pairs of the bank in it.
+      hubs: modality -> [...] float32, the mean score to the nearest pairs of the bank in it; empty
+        where a row is not corrected.
       modality: whose these are; static.
     """
 
@@ -81,6 +82,23 @@ class Corrected:
         """Selects rows."""
         hubs = {modality: array[item] for modality, array in self.hubs.items()}
         return Corrected(self.inner[item], hubs, self.modality)
+
+
+def uncorrected(representation: Any) -> Any:
+    """Representations whose own part in the correction is left out, such as those of given labels.
+
+    How often a label comes up among the pairs of a model says nothing of other images, so labels
+    are not corrected when images are named by them.
+
+    Args:
+      representation: of any method.
+
+    Returns:
+      The same; only those of `with_csls` differ.
+    """
+    if isinstance(representation, Corrected):
+        return Corrected(representation.inner, {}, representation.modality)
+    return representation
 
 
 class BankState(NamedTuple):
@@ -144,14 +162,12 @@ def with_csls(method: Method, *, bank: int = 512, neighbours: int = 10) -> Metho
         return Corrected(shaped, hubs, modality)
 
     def score(state: BankState, left: Corrected, right: Corrected) -> Array:
-        scores = method.score(state.state, left.inner, right.inner)
-        return (
-            2.0 * scores - left.hubs[right.modality][:, None] - right.hubs[left.modality][None, :]
-        )
+        scores = 2.0 * method.score(state.state, left.inner, right.inner)
+        if left.hubs:
+            scores -= left.hubs[right.modality][:, None]
+        return scores - right.hubs[left.modality][None, :] if right.hubs else scores
 
     def explain(state: BankState, left: Corrected, right: Corrected) -> Explanation:
-        if left.hubs[right.modality].ndim:
-            return jax.vmap(explain, (None, 0, 0))(state, left, right)
         size = state.anchors.capacity
 
         def parts(one: Any, other: Any) -> Array:
@@ -165,11 +181,11 @@ def with_csls(method: Method, *, bank: int = 512, neighbours: int = 10) -> Metho
             each = jax.lax.map(lambda row: parts(one, jax.tree.map(lambda a: a[row], kept)), rows)
             return weights @ each
 
-        return by_size(
-            2.0 * parts(left.inner, right.inner)
-            - hub_parts(left.inner, right.modality)
-            - hub_parts(right.inner, left.modality)
-        )
+        total = 2.0 * parts(left.inner, right.inner)
+        for one, other in ((left, right), (right, left)):
+            if one.hubs:
+                total -= hub_parts(one.inner, other.modality)
+        return by_size(total)
 
     settings = {
         "method": [method.name, dict(method.settings)],

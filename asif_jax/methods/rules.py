@@ -46,8 +46,16 @@ def exponent(pairs: ArrayLike) -> Array:
 
 
 def whitening_shrinkage(sums: Sums, modality: str) -> Array:
-    """The shrinkage of the space that inputs are compared to the pairs in: one mean variance."""
-    return jnp.ones([], jnp.float32)
+    """The shrinkage of the space that inputs are compared to the pairs in.
+
+    Args:
+      sums: over the pairs.
+      modality: its name.
+
+    Returns:
+      [] float32, in mean variances: 1, or the root of `cca_shrinkage` where that is more.
+    """
+    return jnp.maximum(1.0, jnp.sqrt(cca_shrinkage(sums, modality)))
 
 
 def cca_shrinkage(sums: Sums, modality: str) -> Array:
