@@ -1,6 +1,5 @@
 """That a removal removed: the scores are those of a model without the pairs, the bytes are gone."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from asif_jax.methods.statistics import pair_means
 from asif_jax.store.database import Store
 from asif_jax.store.failures import told
 from asif_jax.store.reading import open_anchors
-from asif_jax.store.records import StoredPair, encode
+from asif_jax.store.records import StoredPair, encode, line_of
 from asif_jax.store.snapshots import Snapshot, StoredPairs, read_block
 
 # Shorter strings are found in pairs that have nothing to do with them.
@@ -177,5 +176,6 @@ def _texts(pairs: Iterable[StoredPair]) -> set[bytes]:
     """The lines of pairs, and the strings in them."""
     texts = set[str]()
     for pair in pairs:
-        texts |= {json.dumps(pair, ensure_ascii=False), pair.image, *pair.captions}
+        items = (reference for _, references in pair.items for reference in references)
+        texts |= {line_of(pair), pair.image, *pair.captions, *items}
     return {text.encode("utf-8", "surrogatepass") for text in texts}

@@ -40,6 +40,11 @@ def text_encoder():
     )
 
 
+def encoders():
+    """Modality -> encoder, of these two."""
+    return {"image": image_encoder(), "text": text_encoder()}
+
+
 def model(*, pairs=40, k=10, p=3.0, images=()):
     """A model of random pairs, the first of which are said to be of the given images."""
     rng = np.random.default_rng(1)

@@ -8,7 +8,7 @@ from asif_jax import methods
 from asif_jax.core import anchors
 from asif_jax.data import Pair
 from asif_jax.encoders import Encoder
-from asif_jax.jobs.embedding.embed import embed_pairs
+from asif_jax.jobs.embedding.memory import embed_pairs
 from asif_jax.model import EncoderRecord
 from asif_jax.model import create as create_model
 from asif_jax.store import StoredPair
@@ -43,6 +43,11 @@ def text_encoder():
     return Encoder(apply, params, preprocess, "text", "toy words", 3, "toy words")
 
 
+def encoders(scale=1.0):
+    """Modality -> encoder, of these two."""
+    return {"image": image_encoder(scale), "text": text_encoder()}
+
+
 def write_pairs(directory, count, *, captions=1):
     """Images of one color each, with captions that name it; groups "warm" and "cold"."""
     rng = np.random.default_rng(count)
@@ -63,11 +68,10 @@ def write_pairs(directory, count, *, captions=1):
 
 def model(pairs, *, k, p):
     """A model of pairs, as these encoders see them."""
-    encoders = image_encoder(), text_encoder()
-    embedded = embed_pairs(pairs, *encoders, progress=False)
+    embedded = embed_pairs(pairs, encoders(), progress=False)
     return create_model(
-        anchors.create({"image": embedded.images, "text": embedded.captions_by_pair()}),
+        anchors.create(embedded.by_modality()),
         tuple(StoredPair(str(pair.image.resolve()), pair.captions) for pair in embedded.pairs),
-        {encoder.modality: EncoderRecord(encoder.name, encoder.identity) for encoder in encoders},
+        {m: EncoderRecord(encoder.name, encoder.identity) for m, encoder in encoders().items()},
         methods.paper(k=k, p=p),
     )

@@ -5,20 +5,22 @@ import oracle
 import pytest
 import toy
 
-import asif_jax as asif
+from asif_jax import methods
 from asif_jax.jobs.demo import folds as evaluation
-from asif_jax.jobs.embedding.embed import embed_pairs
+from asif_jax.jobs.embedding.memory import embed_pairs
+
+PAPER = methods.paper(k=9, p=3.0)
 
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory):
     pairs = toy.write_pairs(tmp_path_factory.mktemp("pairs"), 42, captions=2)
-    return embed_pairs(pairs, toy.image_encoder(), toy.text_encoder(), progress=False)
+    return embed_pairs(pairs, toy.encoders(), progress=False)
 
 
 @pytest.fixture(scope="module")
 def folds(embedded):
-    return list(evaluation.cross_validation(embedded, folds=4, k=9, p=3.0))
+    return list(evaluation.cross_validation(embedded, method=PAPER, folds=4))
 
 
 def test_folds_part_the_pairs(embedded, folds):
@@ -29,15 +31,16 @@ def test_folds_part_the_pairs(embedded, folds):
 
 
 def test_folds_follow_the_seed(embedded, folds):
-    again = next(iter(evaluation.cross_validation(embedded, folds=4, k=9, p=3.0)))
-    other = next(iter(evaluation.cross_validation(embedded, folds=4, k=9, p=3.0, seed=1)))
+    again = next(iter(evaluation.cross_validation(embedded, method=PAPER, folds=4)))
+    other = next(iter(evaluation.cross_validation(embedded, method=PAPER, folds=4, seed=1)))
     np.testing.assert_array_equal(again.held_out, folds[0].held_out)
     assert other.held_out.tolist() != folds[0].held_out.tolist()
 
 
-def test_the_rule_of_thumb_sees_the_anchors_alone(embedded):
-    fold = next(evaluation.cross_validation(embedded, folds=4))
-    assert (fold.k, fold.p) == (math.ceil(len(fold.members) / 5), 4.0)
+def test_a_rule_sees_the_anchors_alone(embedded):
+    fold = next(evaluation.cross_validation(embedded, method=methods.paper(), folds=4))
+    assert fold.images.values.shape[-1] == math.ceil(len(fold.members) / 5)
+    assert float(fold.model.state.p) == 4.0
 
 
 def test_retrieval_matches_oracle(embedded, folds):
@@ -45,7 +48,7 @@ def test_retrieval_matches_oracle(embedded, folds):
     for name, turned in (("image_to_text", False), ("text_to_image", True)):
         ranks = []
         for fold in folds:
-            scores = np.asarray(asif.similarity(fold.images, fold.texts))
+            scores = np.asarray(fold.model.score(fold.images, fold.texts))
             own = embedded.owners[fold.captions] == fold.held_out[:, None]
             ranks.append(oracle.best_rank(*((scores.T, own.T) if turned else (scores, own))))
         measured = getattr(result, name)
@@ -77,6 +80,5 @@ def test_zero_shot_names_the_unseen(embedded, folds):
 
 def test_impossible_requests_are_refused(embedded):
     with pytest.raises(ValueError, match="at least 50 pairs: got 42"):
-        list(evaluation.cross_validation(embedded, folds=50))
-    with pytest.raises(ValueError, match="k=40, n=31"):
-        list(evaluation.cross_validation(embedded, folds=4, k=40))
+        list(evaluation.cross_validation(embedded, method=PAPER, folds=50))
+

@@ -17,7 +17,7 @@ import numpy as np
 import stores
 
 from asif_jax import store
-from asif_jax.jobs.embedding.embed_store import job_identity
+from asif_jax.jobs.embedding.into_store import job_identity
 from asif_jax.store.jobs import find_job, outcomes
 
 _HELPERS = Path(__file__).parents[1] / "helpers"

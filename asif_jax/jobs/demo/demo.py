@@ -16,7 +16,7 @@ from asif_jax.data.prompts import sentences
 from asif_jax.encoders import Encoder
 from asif_jax.jobs.demo import folds as evaluation
 from asif_jax.jobs.demo.folds import Fold, Retrieval, cross_validation
-from asif_jax.jobs.embedding.embed import EmbeddedPairs, embed_pairs, embed_texts
+from asif_jax.jobs.embedding.memory import EmbeddedPairs, embed_pairs, embed_texts
 from asif_jax.methods import Method
 
 # How the folders of the stamps are called when one of their things is meant.
@@ -119,8 +119,7 @@ class Demonstration(NamedTuple):
 
 def run(
     source: PairList,
-    image_encoder: Encoder,
-    text_encoder: Encoder,
+    encoders: Mapping[str, Encoder],
     *,
     class_names: Mapping[str, str] | None = None,
     queries: Sequence[str] = (),
@@ -133,8 +132,7 @@ def run(
 
     Args:
       source: the pairs.
-      image_encoder: encoder of the images.
-      text_encoder: encoder of the captions.
+      encoders: modality -> its encoder: "image" of the images, "text" of the captions.
       class_names: group -> name, the groups to tell apart; by default every group by its own name.
       queries: sentences to search the first fold's held-out images with.
       method: how pairs become scores; by default the method that we recommend.
@@ -150,14 +148,14 @@ def run(
     """
     method = methods.best() if method is None else method
     start = time.perf_counter()
-    embedded = embed_pairs(source.pairs, image_encoder, text_encoder, progress=progress)
+    embedded = embed_pairs(source.pairs, encoders, progress=progress)
     classes = class_names or _group_names(embedded)
-    prompts = _embed_prompts(tuple(classes.values()), text_encoder) if classes else None
-    sentences = embed_texts(queries, text_encoder, progress=False) if queries else None
+    prompts = _embed_prompts(tuple(classes.values()), encoders["text"]) if classes else None
+    sentences = embed_texts(queries, encoders["text"]) if queries else None
     encoding = time.perf_counter() - start
 
     start = time.perf_counter()
-    pairs = anchors.create({"image": embedded.images, "text": embedded.captions_by_pair()})
+    pairs = anchors.create(embedded.by_modality())
     jax.block_until_ready(method.fit(pairs))
     building = time.perf_counter() - start
 
@@ -166,7 +164,7 @@ def run(
     return Demonstration(
         pairs=len(embedded.pairs),
         skipped=source.skipped + embedded.skipped,
-        encoders={"image": image_encoder.name, "text": text_encoder.name},
+        encoders={modality: encoder.name for modality, encoder in encoders.items()},
         folds=folds,
         anchors=len(first.members),
         method=method.name,
@@ -189,7 +187,7 @@ def _group_names(embedded: EmbeddedPairs) -> dict[str, str]:
 def _embed_prompts(labels: Sequence[str], encoder: Encoder) -> np.ndarray:
     """[classes, templates, e] embeddings of every label in every template."""
     texts = sentences(labels, TEMPLATES)
-    return embed_texts(texts, encoder, progress=False).reshape(len(labels), len(TEMPLATES), -1)
+    return embed_texts(texts, encoder).reshape(len(labels), len(TEMPLATES), -1)
 
 
 def _classes(

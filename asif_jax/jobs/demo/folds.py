@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from asif_jax.core import anchors
-from asif_jax.jobs.embedding.embed import EmbeddedPairs
+from asif_jax.jobs.embedding.memory import EmbeddedPairs
 from asif_jax.jobs.evaluate.retrieval import RECALLS, chance_recall, retrieval_ranks
 from asif_jax.methods import Method
 from asif_jax.model import Model, represent_classes, represented_class_scores
@@ -80,11 +80,11 @@ def cross_validation(
     if n < folds:
         raise ValueError(f"{folds}-fold cross-validation needs at least {folds} pairs: got {n}")
     order = np.asarray(jax.random.permutation(jax.random.key(seed), n))
-    texts = embedded.captions_by_pair()
+    sides = embedded.by_modality()
     for held_out in np.array_split(order, folds):
         held_out = np.sort(held_out)
         members = np.setdiff1d(order, held_out)
-        pairs = anchors.create({"image": embedded.images[members], "text": texts[members]})
+        pairs = anchors.create({m: array[members] for m, array in sides.items()})
         model = create_model(pairs, [embedded.pairs[i] for i in members], {}, method)
         captions = np.flatnonzero(np.isin(embedded.owners, held_out))
         yield Fold(

@@ -13,7 +13,7 @@ from asif_jax.core import metrics
 from asif_jax.data import ImageSet, Skipped
 from asif_jax.data.prompts import GENERAL, sentences
 from asif_jax.encoders import Encoder
-from asif_jax.jobs.embedding.embed_set import embed_sentences, embed_set
+from asif_jax.jobs.embedding.cache import embed_sentences, embed_set
 from asif_jax.jobs.evaluate.intervals import Figure, measure
 from asif_jax.model import Model, represented_class_scores
 from asif_jax.model import represent_classes as represent_prompts
@@ -50,8 +50,7 @@ class Classification(NamedTuple):
 def classify_set(
     model: Model,
     images: ImageSet,
-    image_encoder: Encoder,
-    text_encoder: Encoder,
+    encoders: Mapping[str, Encoder],
     *,
     cache: Path,
     templates: Sequence[str] = GENERAL,
@@ -65,8 +64,7 @@ def classify_set(
     Args:
       model: a model.
       images: a set with classes.
-      image_encoder: the model's encoder of images.
-      text_encoder: the model's encoder of texts.
+      encoders: modality -> the model's encoder of it, of "image" and "text".
       cache: a directory for embeddings, from which an interrupted run goes on.
       templates: sentences with {} in the place of the class.
       prompts: "max", the best template counts, or "mean", the mean of their embeddings.
@@ -82,11 +80,11 @@ def classify_set(
         raise ValueError(f"{images.source} has no classes to tell apart")
     keep = {"cache": cache, "progress": progress}
     texts = represent_classes(
-        model, images.classes, templates, text_encoder, prompts=prompts, **keep
+        model, images.classes, templates, encoders["text"], prompts=prompts, **keep
     )
     pairs = {pair.image for pair in model.pairs}
     labels, predicted, ranks, skipped, own = [], [], [], list(images.skipped), 0
-    for part in embed_set(images, image_encoder, **keep):
+    for part in embed_set(images, encoders["image"], **keep):
         skipped.extend(part.skipped)
         if not len(part.labels):
             continue

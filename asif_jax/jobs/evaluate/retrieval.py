@@ -13,7 +13,7 @@ from jax import Array
 from asif_jax.core import metrics
 from asif_jax.data import ImageSet, Skipped
 from asif_jax.encoders import Encoder
-from asif_jax.jobs.embedding.embed_set import embed_sentences, embed_set
+from asif_jax.jobs.embedding.cache import embed_sentences, embed_set
 from asif_jax.jobs.evaluate.intervals import Figure, measure
 from asif_jax.model import Model
 
@@ -60,8 +60,7 @@ class SetRetrieval(NamedTuple):
 def retrieve_set(
     model: Model,
     images: ImageSet,
-    image_encoder: Encoder,
-    text_encoder: Encoder,
+    encoders: Mapping[str, Encoder],
     *,
     cache: Path,
     progress: bool = True,
@@ -75,8 +74,7 @@ def retrieve_set(
     Args:
       model: a model.
       images: a set of captions.
-      image_encoder: the model's encoder of images.
-      text_encoder: the model's encoder of texts.
+      encoders: modality -> the model's encoder of it, of "image" and "text".
       cache: a directory for embeddings, from which an interrupted run goes on.
       progress: show progress bars on stderr.
 
@@ -91,7 +89,7 @@ def retrieve_set(
         raise ValueError(f"{images.source} has no captions to find")
     pairs = {pair.image for pair in model.pairs}
     represented, captions, skipped, own = [], [], list(images.skipped), 0
-    for part in embed_set(images, image_encoder, cache=cache, progress=progress):
+    for part in embed_set(images, encoders["image"], cache=cache, progress=progress):
         skipped.extend(part.skipped)
         if not part.captions:
             continue
@@ -102,7 +100,7 @@ def retrieve_set(
         raise ValueError(f"none of {images.size} images in {images.source} could be read")
     owners = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
     sentences = [text for texts in captions for text in texts]
-    embeddings = embed_sentences(sentences, text_encoder, cache=cache, progress=progress)
+    embeddings = embed_sentences(sentences, encoders["text"], cache=cache, progress=progress)
     to_text, to_image = retrieval_ranks(
         model,
         jax.tree.map(lambda *parts: np.concatenate(parts), *represented),
