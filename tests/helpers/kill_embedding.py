@@ -43,9 +43,7 @@ def main(where, size):
         dimensions = {m: e.dimension for m, e in encoders.items()}
         store.create(where, Header(records, dimensions, chunk=PART, several=("text",)))
     opened = store.open_store(where)
-    into_store.embed_into(
-        opened, image_set(size), encoders, batch=BATCH, part=PART, progress=False
-    )
+    into_store.embed_into(opened, image_set(size), encoders, batch=BATCH, part=PART, progress=False)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,9 @@ def write_shelf(path):
 def create(where):
     encoders = toy.encoders()
     records = {m: store.EncoderRecord(e.name, e.identity) for m, e in encoders.items()}
-    return store.create(where, store.Header(records, {"image": 3, "text": 3}, several=("text",))), encoders
+    return store.create(
+        where, store.Header(records, {"image": 3, "text": 3}, several=("text",))
+    ), encoders
 
 
 def test_each_is_skipped_named_and_counted_and_the_job_goes_on(tmp_path):

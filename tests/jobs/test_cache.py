@@ -5,8 +5,8 @@ from PIL import Image
 
 from asif_jax.data import read_set
 from asif_jax.jobs.embedding import cache as module
-from asif_jax.jobs.embedding.memory import embed_images, embed_texts
 from asif_jax.jobs.embedding.cache import embed_sentences, embed_set
+from asif_jax.jobs.embedding.memory import embed_images, embed_texts
 
 
 @pytest.fixture(autouse=True)

@@ -81,4 +81,3 @@ def test_zero_shot_names_the_unseen(embedded, folds):
 def test_impossible_requests_are_refused(embedded):
     with pytest.raises(ValueError, match="at least 50 pairs: got 42"):
         list(evaluation.cross_validation(embedded, method=PAPER, folds=50))
-

@@ -17,8 +17,8 @@ from asif_jax.core import anchors
 from asif_jax.data import Example, ImageSet, PairList, read_set
 from asif_jax.data.image_set import captioned
 from asif_jax.jobs.embedding import into_store
-from asif_jax.jobs.embedding.memory import embed_pairs
 from asif_jax.jobs.embedding.into_store import embed_into, job_identity
+from asif_jax.jobs.embedding.memory import embed_pairs
 from asif_jax.store import EncoderRecord, Header
 from asif_jax.store.jobs import find_job, outcomes
 

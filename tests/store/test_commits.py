@@ -366,7 +366,7 @@ def test_a_writer_waits_for_another(tmp_path):
 
 
 def test_many_writers_are_never_refused(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(_HELPERS), "XLA_FLAGS": ""}
+    environment = {**os.environ, "PYTHONPATH": f"{_HELPERS}:{_HELPERS.parents[1]}", "XLA_FLAGS": ""}
     command = [sys.executable, _HELPERS / "contend.py", tmp_path / "store", "4", "80"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr

@@ -24,7 +24,7 @@ _HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def start(where, size):
-    environment = {**os.environ, "PYTHONPATH": str(_HELPERS), "XLA_FLAGS": ""}
+    environment = {**os.environ, "PYTHONPATH": f"{_HELPERS}:{_HELPERS.parents[1]}", "XLA_FLAGS": ""}
     command = [sys.executable, _HELPERS / "kill_embedding.py", where, str(size)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment

@@ -130,9 +130,7 @@ def embed_images(
     return found.images, list(found.pairs), found.skipped
 
 
-def embed_texts(
-    texts: Sequence[str], encoder: Encoder, *, batch: int | None = None
-) -> np.ndarray:
+def embed_texts(texts: Sequence[str], encoder: Encoder, *, batch: int | None = None) -> np.ndarray:
     """Embeds sentences, sorted by length so that a batch holds little padding.
 
     Args:
