@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 import tqdm
@@ -121,7 +122,7 @@ def _one_for_each(units: np.ndarray) -> np.ndarray:
     """[b, d] unit vectors; of several, that of their mean, and a single one as it is."""
     if units.ndim == 2 or units.shape[1] == 1:
         return units.reshape(len(units), -1)
-    means = np.asarray(normalize(pair_means(units)))
+    means = np.asarray(normalize(pair_means(jnp.asarray(units))))
     single = ~np.any(units[:, 1:], axis=(1, 2))
     return np.where(single[:, None], units[:, 0], means)
 

@@ -113,7 +113,7 @@ def name_images(
         raise ValueError(f"prompts must be max or mean: got {prompts!r}")
     image_encoder, text_encoder = (load_encoder(model, m) for m in ("image", "text"))
     embeddings, kept, skipped = embed_images(images, image_encoder, progress=progress)
-    texts = embed_texts(in_words, text_encoder.reshape(len(labels), len(templates), -1)
+    texts = embed_texts(in_words, text_encoder).reshape(len(labels), len(templates), -1)
     scores = class_scores(model, embeddings, texts, rule=prompts)
     best_scores, best = rank(scores, top=min(top, len(labels)))
     ranked = zip(kept, best_scores.tolist(), best.tolist(), strict=True)

@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +45,13 @@ class SlotPairs(Sequence[StoredPair]):
     def __len__(self) -> int:
         return self._rows
 
-    def __getitem__(self, row):
+    @overload
+    def __getitem__(self, row: int) -> StoredPair: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[StoredPair]: ...
+
+    def __getitem__(self, row: int | slice) -> StoredPair | list[StoredPair]:
         if isinstance(row, slice):
             return [self._pairs.at(i) for i in range(*row.indices(self._rows))]
         return self._pairs.at(int(row))
@@ -94,7 +101,7 @@ def save(where: str | Path, model: Model) -> None:
     several = tuple(modality for modality, array in units.items() if array.ndim == 3)
     dtype = next(iter(units.values())).dtype.name
     header = Header(model.encoders, dimensions, dtype, several=several)
-    calibration = model.calibration and tuple(model.calibration)
+    calibration = model.calibration and (model.calibration[0], model.calibration[1])
     settings = Settings(model.method.name, model.method.settings, calibration)
     store = create(where, header, settings=settings)
     # Unit vectors as they are: normalized again they would be rounded again.

@@ -90,7 +90,7 @@ def queries(images):
 
 
 def test_three_are_embedded_as_in_memory(folder, images, tmp_path):
-    opened, done = embed(tmp_path / "store", images)
+    _, done = embed(tmp_path / "store", images)
     assert done[:3] == (COUNT, 0, ())
     model = store.load(tmp_path / "store")
     assert {m: a.shape for m, a in model.anchors.embeddings.items()} == {

@@ -1,4 +1,4 @@
-"""A store that the first release wrote: tests/data_files/store_of_release_1, made by its make.py."""
+"""A store of the first release: tests/data_files/store_of_release_1, made by its make.py."""
 
 import json
 import shutil

@@ -72,8 +72,8 @@ def embed_set(
         return Inputs({"image": (example.image,)}, (example.label, example.captions))
 
     def compute(parts: Iterable[range]) -> Iterator[Part]:
-        options = {"batch": for_all_devices(BATCH)}
-        for part in embed_parts(parts, read, {"image": on_all_devices(encoder)}, **options):
+        everywhere, batch = {"image": on_all_devices(encoder)}, for_all_devices(BATCH)
+        for part in embed_parts(parts, read, everywhere, batch=batch):
             yield _as_kept(part, images, encoder)
 
     job = f"images of {images.source} by {encoder.identity}"
@@ -111,12 +111,12 @@ def embed_sentences(
     if not texts:
         raise ValueError("no text to embed")
 
+    def read(index: int) -> Inputs:
+        return Inputs({"text": (texts[index],)})
+
     def compute(parts: Iterable[range]) -> Iterator[Part]:
-        everywhere = {"text": on_all_devices(encoder)}
-        options = {"batch": for_all_devices(BATCH)}
-        for part in embed_parts(
-            parts, lambda index: Inputs({"text": (texts[index],)}), everywhere, **options
-        ):
+        everywhere, batch = {"text": on_all_devices(encoder)}, for_all_devices(BATCH)
+        for part in embed_parts(parts, read, everywhere, batch=batch):
             yield Part({"embeddings": _finite(part, "text", encoder)})
 
     identity = fingerprint([texts])

@@ -102,7 +102,9 @@ def embed_pairs(
         example = Example(open_image(pair.image), -1, pair.captions, dict(pair.items))
         return Inputs(inputs_of(example, encoders))
 
-    return _embed_readable(pairs, [pair.image for pair in pairs], read, encoders, progress)
+    places = [pair.image for pair in pairs]
+    kept, rows, skipped = _embed_readable(places, read, encoders, progress)
+    return EmbeddedPairs(tuple(pairs[index] for index in kept), rows, skipped)
 
 
 def embed_images(
@@ -126,8 +128,8 @@ def embed_images(
     def read(index: int) -> Inputs:
         return Inputs({"image": (open_image(paths[index]),)})
 
-    found = _embed_readable(range(len(paths)), paths, read, {"image": encoder}, progress)
-    return found.images, list(found.pairs), found.skipped
+    kept, rows, skipped = _embed_readable(paths, read, {"image": encoder}, progress)
+    return rows["image"].embeddings, kept, skipped
 
 
 def embed_texts(texts: Sequence[str], encoder: Encoder, *, batch: int | None = None) -> np.ndarray:
@@ -152,14 +154,13 @@ def embed_texts(texts: Sequence[str], encoder: Encoder, *, batch: int | None = N
 
 
 def _embed_readable(
-    items: Sequence,
     places: Sequence[Path],
     read: Callable[[int], Inputs],
     encoders: Mapping[str, Encoder],
     progress: bool,
-) -> EmbeddedPairs:
-    """Embeds what can be read of some items."""
-    count = len(items)
+) -> tuple[list[int], dict[str, Rows], tuple[Skipped, ...]]:
+    """Embeds what can be read: the numbers of those examples, their rows, and the others."""
+    count = len(places)
     if count > BATCH:
         encoders = {m: on_all_devices(encoder) for m, encoder in encoders.items()}
     batch = for_all_devices(BATCH) if count > BATCH else _batch_size(count)
@@ -172,14 +173,14 @@ def _embed_readable(
         for part in embedded
         for index, reason in part.left_out.items()
     )
-    kept = tuple(items[index] for part in embedded for index in part.kept)
+    kept = [index for part in embedded for index in part.kept]
     if not kept:
         first = f"; {skipped[0].path}: {skipped[0].reason}" if skipped else ""
         raise ValueError(f"none of {count} images could be read{first}")
     rows = {m: _joined(embedded, m) for m in encoders}
     for modality, found in rows.items():
         check_finite(found.embeddings, name=f"{encoders[modality].name} embeddings")
-    return EmbeddedPairs(kept, rows, skipped)
+    return kept, rows, skipped
 
 
 def _joined(parts: Sequence[EmbeddedPart], modality: str) -> Rows:
