@@ -29,6 +29,7 @@ from asif_jax.methods.statistics import pair_means
 from asif_jax.store import EncoderRecord, Store, StoredPair
 from asif_jax.store.commits import unit_rows
 from asif_jax.store.jobs import Job, Outcome, outcomes, start_job, write_part
+from asif_jax.store.sums import write_sums
 
 _PART = 1 << 14
 _REFERENCES = ("image_path", "url", "key", "image")
@@ -152,6 +153,8 @@ def import_into(
             if number not in done:
                 _import_part(store, cached, job, number, ends)
             bar.update(len(span))
+    if len(done) < job.parts:
+        write_sums(store)
     results = outcomes(store, job).values()
     skipped = [Skipped(Path(place), why) for result in results for place, why in result.skipped]
     return sum(result.added for result in results), tuple(skipped)

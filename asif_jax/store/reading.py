@@ -26,6 +26,7 @@ from asif_jax.store.failures import StoreError, told
 from asif_jax.store.layout import Header, Settings
 from asif_jax.store.records import StoredPair
 from asif_jax.store.snapshots import Snapshot, StoredPairs, snapshot
+from asif_jax.store.sums import known_sums
 
 # Read at once, twice: what opening a store needs on the host beside the arrays.
 _SLAB_BYTES = 1 << 25
@@ -136,11 +137,13 @@ def open_model(
 
 def _fitted(found: Snapshot, anchors: Anchors, pairs: Sequence[StoredPair]) -> Model:
     name, settings, calibration = found.settings
+    method = methods.named(name, settings)
     return create_model(
         anchors,
         pairs,
         found.header.encoders,
-        methods.named(name, settings),
+        method,
+        sums=known_sums(found, method),
         calibration=calibration and Calibration(*calibration),
     )
 

@@ -104,14 +104,40 @@ def unpack(content: bytes) -> Any:
     return json.loads(_unseal(content))
 
 
-def _seal(text: str) -> bytes:
-    # File names need not be UTF-8, and JSON lets lone surrogates in.
-    content = text.encode("utf-8", "surrogatepass")
+def seal(content: bytes) -> bytes:
+    """Bytes after a line with their checksum.
+
+    Args:
+      content: any bytes.
+
+    Returns:
+      The bytes to keep.
+    """
     return b"%08x\n" % zlib.crc32(content) + content
 
 
-def _unseal(content: bytes) -> str:
-    checksum, _, text = content.partition(b"\n")
-    if checksum != b"%08x" % zlib.crc32(text):
+def unseal(content: bytes) -> bytes:
+    """The bytes that were sealed.
+
+    Args:
+      content: from `seal`.
+
+    Returns:
+      The bytes.
+
+    Raises:
+      StoreError: they are damaged.
+    """
+    checksum, _, inner = content.partition(b"\n")
+    if checksum != b"%08x" % zlib.crc32(inner):
         raise StoreError("damaged: a checksum does not match")
-    return text.decode("utf-8", "surrogatepass")
+    return inner
+
+
+def _seal(text: str) -> bytes:
+    # File names need not be UTF-8, and JSON lets lone surrogates in.
+    return seal(text.encode("utf-8", "surrogatepass"))
+
+
+def _unseal(content: bytes) -> str:
+    return unseal(content).decode("utf-8", "surrogatepass")

@@ -41,6 +41,7 @@ from asif_jax.store.jobs import (
     start_job,
     write_part,
 )
+from asif_jax.store.sums import FEWEST, write_sums
 
 _PART = 1024
 
@@ -78,6 +79,7 @@ def embed_into(
     batch: int = 32,
     part: int = _PART,
     most_skipped: float = 0.5,
+    sums_from: int = FEWEST,
     progress: bool = True,
 ) -> Embedded:
     """Embeds a set into a store; a rerun goes on where the former run stopped.
@@ -92,6 +94,7 @@ def embed_into(
       batch: images, or captions, to a batch; rounded up to a multiple of the devices.
       part: pairs to a commit, which is what a kill can cost.
       most_skipped: the job stops when a larger share of the images cannot be read.
+      sums_from: the number of live pairs from which a store keeps their sums.
       progress: show a progress bar on stderr.
 
     Returns:
@@ -128,6 +131,9 @@ def embed_into(
     wait_for_all()
     found = outcomes(store, job)
     new = [outcome for number, outcome in found.items() if number not in done]
+    if new and jax.process_index() == 0:
+        write_sums(store, fewest=sums_from)
+    wait_for_all()
     return Embedded(
         added=sum(outcome.added for outcome in new),
         present=held + sum(outcome.present for outcome in found.values()),
