@@ -15,8 +15,10 @@ from asif_jax.data import PairList, Skipped
 from asif_jax.data.prompts import sentences
 from asif_jax.encoders import Encoder
 from asif_jax.jobs.demo import folds as evaluation
-from asif_jax.jobs.demo.folds import Fold, Retrieval, cross_validation
+from asif_jax.jobs.demo.folds import Fold, cross_validation
 from asif_jax.jobs.embedding.memory import EmbeddedPairs, embed_pairs, embed_texts
+from asif_jax.jobs.evaluate.classification import Classification, classification
+from asif_jax.jobs.evaluate.retrieval import RECALLS, SetRetrieval
 from asif_jax.methods import Method
 
 # How the folders of the stamps are called when one of their things is meant.
@@ -66,23 +68,6 @@ class Searched(NamedTuple):
     found: Sequence[FoundImage]
 
 
-class Classes(NamedTuple):
-    """Zero-shot classification of held-out images into the folders they lie in.
-
-    Attributes:
-      labels: the classes.
-      confusion: [classes, classes] counts, truth by prediction.
-    """
-
-    labels: tuple[str, ...]
-    confusion: np.ndarray
-
-    @property
-    def accuracy(self) -> float:
-        """Share of images whose class is right."""
-        return float(np.trace(self.confusion) / self.confusion.sum())
-
-
 class Demonstration(NamedTuple):
     """Everything the demonstration found.
 
@@ -109,8 +94,8 @@ class Demonstration(NamedTuple):
     anchors: int
     method: str
     settings: Mapping[str, Any]
-    retrieval: Retrieval
-    classes: Classes | None
+    retrieval: SetRetrieval
+    classes: Classification | None
     examples: tuple[Prediction, ...]
     searches: tuple[Searched, ...]
     building: float
@@ -195,14 +180,15 @@ def _classes(
     folds: Sequence[Fold],
     class_names: Mapping[str, str],
     prompts: np.ndarray,
-) -> Classes | None:
-    predicted, _ = evaluation.zero_shot(embedded, folds, prompts)
+) -> Classification | None:
+    scores = evaluation.zero_shot(embedded, folds, prompts)
     groups = list(class_names)
-    confusion = np.zeros([len(groups), len(groups)], int)
-    for pair, guess in zip(embedded.pairs, predicted, strict=True):
-        if pair.group in class_names:
-            confusion[groups.index(pair.group), guess] += 1
-    return Classes(tuple(class_names.values()), confusion) if confusion.any() else None
+    kept = [i for i, pair in enumerate(embedded.pairs) if pair.group in class_names]
+    if not kept:
+        return None
+    labels = np.asarray([groups.index(embedded.pairs[i].group) for i in kept])
+    names = tuple(class_names.values())
+    return classification(names, labels, scores[np.asarray(kept)], skipped=embedded.skipped)
 
 
 def _examples(embedded: EmbeddedPairs, fold: Fold, *, count: int) -> tuple[Prediction, ...]:
@@ -286,14 +272,14 @@ def to_text(demo: Demonstration) -> str:
       Several lines.
     """
     lines = [f"{name}: {value}" for name, value in facts(demo).items()]
-    lines += ["", f"{'':16}" + "".join(f"{f'recall@{k}':>23}" for k in evaluation.RECALLS)]
-    for name, result in demo.retrieval._asdict().items():
+    lines += ["", f"{'':16}" + "".join(f"{f'recall@{k}':>23}" for k in RECALLS)]
+    for name, result in demo.retrieval.directions.items():
         cells = (f"{v:.3f} (chance {result.chance[k]:.3f})" for k, v in result.recall.items())
         lines.append(f"{name.replace('_', ' '):16}" + "".join(f"{cell:>23}" for cell in cells))
     if demo.classes:
-        labels = " / ".join(demo.classes.labels)
-        chance = 1 / len(demo.classes.labels)
-        lines += ["", f"{labels}: {demo.classes.accuracy:.1%} right (chance {chance:.1%})"]
+        labels = " / ".join(demo.classes.classes)
+        chance = 1 / len(demo.classes.classes)
+        lines += ["", f"{labels}: {demo.classes.top1:.1%} right (chance {chance:.1%})"]
     for example in demo.examples:
         lines += ["", f"{example.image.name}, unseen: {example.caption}"]
         lines += [f"  {g.score:.2f}  {g.caption}{'  (right)' * g.correct}" for g in example.guesses]
@@ -315,8 +301,8 @@ def to_json(demo: Demonstration) -> dict[str, Any]:
       What `json.dumps` takes.
     """
     classes = demo.classes and {
-        "labels": list(demo.classes.labels),
-        "accuracy": demo.classes.accuracy,
+        "labels": list(demo.classes.classes),
+        "accuracy": demo.classes.top1.value,
         "confusion": demo.classes.confusion.tolist(),
     }
     return {
@@ -326,7 +312,7 @@ def to_json(demo: Demonstration) -> dict[str, Any]:
         "anchors": demo.anchors,
         "method": demo.method,
         "settings": dict(demo.settings),
-        "retrieval": {name: r._asdict() for name, r in demo.retrieval._asdict().items()},
+        "retrieval": {name: r._asdict() for name, r in demo.retrieval.directions.items()},
         "classes": classes,
         "examples": [
             {

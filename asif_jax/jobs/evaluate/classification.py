@@ -25,15 +25,15 @@ class Classification(NamedTuple):
     """How well a model names the images of a set.
 
     Attributes:
-      classes: their names.
-      images: how many images counted.
-      own: how many of them are among the model's own pairs.
-      top1: share of images whose best class is right.
-      top5: share with the right class among the best five; None with five classes or fewer.
-      mean_per_class: mean over the classes of the share that is right.
-      per_class: the share that is right of each class; NaN of one without images.
-      confusion: [classes, classes] int, truth by prediction.
-      skipped: images that could not be read.
+      classes: holds their names.
+      images: counts the images.
+      own: counts those of them that are among the model's own pairs.
+      top1: is the share of images whose best class is right.
+      top5: is the share with the right class among the best five; None with five classes or fewer.
+      mean_per_class: is the mean over the classes of the share that is right.
+      per_class: holds the share that is right of each class; NaN of one without images.
+      confusion: is [classes, classes] int, truth by prediction.
+      skipped: lists the images that could not be read.
     """
 
     classes: tuple[str, ...]
@@ -95,21 +95,60 @@ def classify_set(
         own += sum(images.reference(i) in pairs for i in part.indices.tolist())
     if not labels:
         raise ValueError(f"none of {images.size} images in {images.source} could be read")
-    rows = {"labels": np.concatenate(labels), "ranks": np.concatenate(ranks)}
-    classes = len(images.classes)
-    figures = measure(functools.partial(_shares, classes=classes), rows)
+    return _figures(
+        images.classes,
+        np.concatenate(labels),
+        np.concatenate(predicted),
+        np.concatenate(ranks),
+        own=own,
+        skipped=tuple(skipped),
+    )
+
+
+def classification(
+    classes: tuple[str, ...],
+    labels: np.ndarray,
+    scores: np.ndarray,
+    *,
+    skipped: tuple[Skipped, ...] = (),
+) -> Classification:
+    """Figures from the scores of images that no model had among its pairs.
+
+    Args:
+      classes: their names.
+      labels: [b] int, the class of each image.
+      scores: [b, classes] float32.
+      skipped: images that could not be read.
+
+    Returns:
+      The figures.
+    """
+    predicted, ranks = map(np.asarray, _placed(jnp.asarray(scores), labels))
+    return _figures(classes, labels, predicted, ranks, skipped=skipped)
+
+
+def _figures(
+    classes: tuple[str, ...],
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    ranks: np.ndarray,
+    *,
+    own: int = 0,
+    skipped: tuple[Skipped, ...] = (),
+) -> Classification:
+    """Figures from the best class of each image, and the rank of the right one."""
+    count = len(classes)
+    figures = measure(functools.partial(_shares, classes=count), {"labels": labels, "ranks": ranks})
     return Classification(
-        classes=images.classes,
-        images=len(rows["labels"]),
+        classes=classes,
+        images=len(labels),
         own=own,
         top1=figures["top1"],
-        top5=figures["top5"] if classes > 5 else None,
+        top5=figures["top5"] if count > 5 else None,
         mean_per_class=figures["mean_per_class"],
         per_class=figures["per_class"],
-        confusion=np.asarray(
-            metrics.confusion_matrix(rows["labels"], np.concatenate(predicted), classes=classes)
-        ),
-        skipped=tuple(skipped),
+        confusion=np.asarray(metrics.confusion_matrix(labels, predicted, classes=count)),
+        skipped=skipped,
     )
 
 
@@ -151,6 +190,11 @@ def _name(
 ) -> tuple[Array, Array]:
     """The best class of each image, and the rank of the right one."""
     scores = represented_class_scores(model, model.represent(embeddings, "image"), texts)
+    return _placed(scores, labels)
+
+
+def _placed(scores: Array, labels: np.ndarray) -> tuple[Array, Array]:
+    """The best class of each image, and the rank of the right one."""
     right = labels[:, None] == np.arange(scores.shape[-1])
     return jnp.argmax(scores, axis=-1), metrics.best_rank(scores, right)
 

@@ -28,6 +28,10 @@ class Figure(NamedTuple):
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    def __format__(self, spec: str) -> str:
+        """The value alone in a given form; without one, the interval too."""
+        return format(self.value, spec) if spec else str(self)
+
 
 def measure(statistic: Callable[[Any], dict[str, Any]], rows: Any) -> dict[str, Any]:
     """Figures with bootstrap intervals, always the same for the same rows.
