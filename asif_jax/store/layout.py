@@ -29,6 +29,11 @@ _CONFIG = {
 }
 _CACHED_BYTES = 1 << 26
 
+# What a database keeps beside the embeddings, by the first part of the key.
+_INTERNAL = frozenset(
+    ("header", "settings", "rows", "live", "log", "pairs", "jobs", "names", "sums", "compacted")
+)
+
 
 class Header(NamedTuple):
     """What never changes in a store.
@@ -117,6 +122,22 @@ def open_database(
 def new_context() -> ts.Context:
     """A small cache for the index of a database."""
     return ts.Context({"cache_pool": {"total_bytes_limit": _CACHED_BYTES}})
+
+
+def array_key(modality: str) -> str:
+    """The key of the embeddings of a modality: its name, unless something else has that key.
+
+    Args:
+      modality: its name.
+
+    Returns:
+      The key.
+
+    Example:
+      >>> array_key("speech"), array_key("live")
+      ('speech', 'embeddings of live')
+    """
+    return f"embeddings of {modality}" if modality in _INTERNAL else modality
 
 
 def block_key(block: int) -> str:

@@ -58,8 +58,8 @@ def snapshot(store: Store, version: int | str | None = None) -> Snapshot:
         database, context = store.pointer.database, store.context
         kv = open_database(store.root, database, context, generation=generation)
         settings = unpack_settings(kv.read("settings").result().value)
-        arrays = open_arrays(kv, store.header, int(kv.read("rows").result().value), context)
-        live = np.asarray(arrays.pop("live").read().result())
+        arrays, mask = open_arrays(kv, store.header, int(kv.read("rows").result().value), context)
+        live = np.asarray(mask.read().result())
     return Snapshot(store.url, number, store.header, settings, live, arrays, kv)
 
 

@@ -150,3 +150,19 @@ def test_a_version_that_is_not_there(tmp_path):
         with pytest.raises(StoreError, match="store has no version named"):
             store.snapshot(opened, name)
     assert store.snapshot(opened, "1").version == 1
+
+
+def test_a_modality_may_be_called_as_anything_inside(tmp_path):
+    names = ("live", "pairs", "rows", "sums", "settings", "jobs")
+    dimensions = dict.fromkeys(names, 3)
+    opened = stores.filled(tmp_path / "store", dimensions=dimensions)
+    expected = stores.expected_rows(stores.embeddings(6, 0, dimensions), stores.pairs(6))
+    store.remove(opened, [2])
+    assert list(stores.newest(store.open_store(tmp_path / "store"))[1].values()) == [
+        row for index, row in enumerate(expected) if index != 2
+    ]
+    done = store.compact(opened, progress=False)
+    assert len(stores.newest(done.store)[1]) == 5
+    for name in ("", "a/b"):
+        with pytest.raises(StoreError, match="cannot be the name of a modality"):
+            stores.create(tmp_path / "other", dimensions={name: 3})
