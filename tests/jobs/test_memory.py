@@ -7,7 +7,7 @@ import pytest
 import toy
 
 from asif_jax.data import open_image
-from asif_jax.jobs.embedding import memory, pipeline
+from asif_jax.jobs.embedding import encoding, memory, pipeline
 from asif_jax.jobs.embedding.into_store import check_k
 
 
@@ -106,7 +106,7 @@ def test_non_finite_texts_are_kept_if_asked_for():
     texts = ["blue", "red", "green"]
     with pytest.raises(ValueError, match=r"toy words embeddings .* 1 of 3 rows"):
         memory.embed_texts(texts, encoder)
-    embeddings = pipeline.encode_sentences(texts, encoder, 4)
+    embeddings = encoding.encode_sentences(texts, encoder, 4)
     assert np.isnan(embeddings).all(axis=1).tolist() == [False, True, False]
 
 

@@ -11,15 +11,9 @@ from asif_jax.core.anchors import check_finite
 from asif_jax.data import ImageSet, Skipped
 from asif_jax.data.image_set import fingerprint
 from asif_jax.encoders import Encoder
+from asif_jax.jobs.embedding.encoding import BATCH, for_all_devices, on_all_devices
 from asif_jax.jobs.embedding.parts_cache import Part, compute_parts, open_parts
-from asif_jax.jobs.embedding.pipeline import (
-    BATCH,
-    EmbeddedPart,
-    Inputs,
-    embed_parts,
-    for_all_devices,
-    on_all_devices,
-)
+from asif_jax.jobs.embedding.pipeline import EmbeddedPart, Inputs, embed_parts
 
 # What an interruption can cost, and what is in memory of a set at once.
 _PART = 256

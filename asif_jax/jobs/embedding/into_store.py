@@ -20,15 +20,8 @@ from asif_jax.core.cosine import normalize
 from asif_jax.data import Example, ImageSet, Skipped
 from asif_jax.data.image_set import fingerprint
 from asif_jax.encoders import Encoder
-from asif_jax.jobs.embedding.pipeline import (
-    Clock,
-    EmbeddedPart,
-    Inputs,
-    embed_parts,
-    for_all_devices,
-    inputs_of,
-    on_all_devices,
-)
+from asif_jax.jobs.embedding.encoding import for_all_devices, on_all_devices
+from asif_jax.jobs.embedding.pipeline import Clock, EmbeddedPart, Inputs, embed_parts, inputs_of
 from asif_jax.methods.statistics import pair_means
 from asif_jax.store import Store, StoredPair, snapshot
 from asif_jax.store.commits import unit_rows

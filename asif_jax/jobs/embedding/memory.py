@@ -11,17 +11,13 @@ from asif_jax.core.anchors import check_finite
 from asif_jax.core.cosine import normalize
 from asif_jax.data import Example, Pair, Skipped, open_image
 from asif_jax.encoders import Encoder
-from asif_jax.jobs.embedding.pipeline import (
+from asif_jax.jobs.embedding.encoding import (
     BATCH,
-    EmbeddedPart,
-    Inputs,
-    Rows,
-    embed_parts,
     encode_sentences,
     for_all_devices,
-    inputs_of,
     on_all_devices,
 )
+from asif_jax.jobs.embedding.pipeline import EmbeddedPart, Inputs, Rows, embed_parts, inputs_of
 from asif_jax.methods.statistics import pair_means
 
 # What is held of images and sentences at once, before they are embedded.
