@@ -32,9 +32,9 @@ class Compacted(NamedTuple):
     """What a compaction did.
 
     Attributes:
-      store: the store, opened anew.
-      pairs: kept.
-      rows: dropped, which held removed pairs or none.
+      store: is the store, opened anew.
+      pairs: counts the pairs that were kept.
+      rows: counts the rows that were dropped, which held removed pairs or none.
     """
 
     store: Store

@@ -36,12 +36,12 @@ class Store(NamedTuple):
     """An open store.
 
     Attributes:
-      url: where it is.
-      root: the storage it lies in.
-      pointer: which database of it is open.
-      header: what never changes.
-      kv: the database, as it is now.
-      context: shared by all that is opened of it.
+      url: says where it is.
+      root: is the storage it lies in.
+      pointer: says which database of it is open.
+      header: holds what never changes.
+      kv: is the database, as it is now.
+      context: is shared by all that is opened of it.
     """
 
     url: str

@@ -39,12 +39,12 @@ class Header(NamedTuple):
     """What never changes in a store.
 
     Attributes:
-      encoders: modality -> the encoder of its embeddings.
-      dimensions: modality -> the dimension of its embeddings.
-      dtype: "float32" or "bfloat16", of all embeddings.
-      chunk: rows that are stored as one piece.
-      several: modalities in which a pair may have more than one embedding, such as the captions of
-        an image; their arrays are [rows, captions, d], all others [rows, d].
+      encoders: maps each modality to the encoder of its embeddings.
+      dimensions: maps each modality to the dimension of its embeddings.
+      dtype: is "float32" or "bfloat16", for all embeddings.
+      chunk: counts the rows that are stored as one piece.
+      several: names the modalities in which a pair may have more than one embedding, such as the
+        captions of an image; their arrays are [rows, captions, d], all others [rows, d].
     """
 
     encoders: Mapping[str, EncoderRecord]
@@ -58,9 +58,9 @@ class Pointer(NamedTuple):
     """The content of `asif-store.json`.
 
     Attributes:
-      database: the folder of the database.
-      offset: what to add to a generation of the database to get the version.
-      oldest: the first version that can be opened.
+      database: is the folder of the database.
+      offset: is what to add to a generation of the database to get the version.
+      oldest: is the first version that can be opened.
     """
 
     database: str
@@ -72,9 +72,9 @@ class Settings(NamedTuple):
     """How the pairs of a store become scores.
 
     Attributes:
-      method: the name of the method, one that `asif_jax.methods.named` knows.
-      settings: of the method; those left out follow a rule of the number of pairs.
-      calibration: (temperature, threshold), see `asif_jax.methods.calibration`, or None.
+      method: names the method, one that `asif_jax.methods.named` knows.
+      settings: holds those of the method; what is left out follows a rule of the number of pairs.
+      calibration: is (temperature, threshold), see `asif_jax.methods.calibration`, or None.
     """
 
     method: str = "two_cosines"

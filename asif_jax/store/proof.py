@@ -24,8 +24,8 @@ class Scores(NamedTuple):
     """A comparison of scores.
 
     Attributes:
-      compared: how many scores.
-      equal: whether all are the same, bit for bit.
+      compared: counts the scores.
+      equal: says whether all are the same, bit for bit.
     """
 
     compared: int
@@ -36,10 +36,10 @@ class FileSearch(NamedTuple):
     """A search through all files of a store.
 
     Attributes:
-      patterns: what was looked for: embeddings, references and captions.
-      files: how many files were searched.
-      size: of all of them, bytes.
-      found: the files that hold any of it.
+      patterns: counts what was looked for: embeddings, references and captions.
+      files: counts the files that were searched.
+      size: is that of all of them, in bytes.
+      found: names the files that hold any of it.
     """
 
     patterns: int

@@ -21,13 +21,13 @@ class Snapshot(NamedTuple):
     """One version of a store, to read.
 
     Attributes:
-      url: where the store is.
-      version: the number of the version.
-      header: what never changes.
-      settings: the method and its settings.
-      live: [rows] bool; false where a row was removed or never held a pair.
-      arrays: modality -> [rows, d] or [rows, captions, d] embeddings, read on demand.
-      kv: all else.
+      url: says where the store is.
+      version: is the number of the version.
+      header: holds what never changes.
+      settings: holds the method and its settings.
+      live: is [rows] bool, false where a row was removed or never held a pair.
+      arrays: maps each modality to [rows, d] or [rows, captions, d] embeddings, read on demand.
+      kv: holds all else.
     """
 
     url: str

@@ -23,12 +23,12 @@ class Fold(NamedTuple):
     """One model of a cross-validation and the pairs it has not seen.
 
     Attributes:
-      model: of the other pairs.
-      members: [n] int, the pair that each slot of the model holds.
-      held_out: [h] int, the pairs it has not seen.
-      captions: [c] int, their captions (rows of `EmbeddedPairs.captions`).
-      images: representations of the held-out images.
-      texts: representations of the held-out captions.
+      model: is that of the other pairs.
+      members: are [n] int, the pair that each slot of the model holds.
+      held_out: are [h] int, the pairs it has not seen.
+      captions: are [c] int, their captions (rows of `EmbeddedPairs.captions`).
+      images: holds representations of the held-out images.
+      texts: holds representations of the held-out captions.
     """
 
     model: Model

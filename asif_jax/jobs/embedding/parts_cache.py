@@ -23,9 +23,9 @@ class Part(NamedTuple):
     """What one part of a job gave.
 
     Attributes:
-      arrays: name -> array.
-      notes: anything that JSON can hold.
-      whole: false if something may be read next time that could not be now; the part is then
+      arrays: maps names to arrays.
+      notes: holds anything that JSON can hold.
+      whole: is false if something may be read next time that could not be now; the part is then
         computed again.
     """
 

@@ -16,9 +16,9 @@ class Figure(NamedTuple):
     """A figure measured on a sample.
 
     Attributes:
-      value: what was measured.
-      low: the lower end of its bootstrap interval.
-      high: the upper end.
+      value: is what was measured.
+      low: is the lower end of its bootstrap interval.
+      high: is the upper end.
     """
 
     value: float
