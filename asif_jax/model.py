@@ -140,15 +140,33 @@ def edited(
     """
     if model.sums is None:
         return model._replace(anchors=anchors, state=model.method.fit(anchors))
-    sums = model.sums
-    for change, rows in ((add, added), (subtract, removed)):
-        measured = None if rows is None else model.method.measure(rows, model.sums)
-        if measured is not None:
-            sums = change(sums, measured)
-    if _signs(sums) != _signs(model.sums):
-        # Square roots are taken of modalities without negative entries, which are others now.
+    sums = changed_sums(model.method, model.sums, added=added, removed=removed)
+    if sums is None:
         sums = model.method.measure(anchors)
     return model._replace(anchors=anchors, state=model.method.fit(anchors, sums), sums=sums)
+
+
+def changed_sums(
+    method: Method, sums: Sums, *, added: Anchors | None = None, removed: Anchors | None = None
+) -> Sums | None:
+    """The sums over pairs after some came or went.
+
+    Args:
+      method: the method that measured them.
+      sums: over the pairs before.
+      added: the pairs that came.
+      removed: the pairs that went.
+
+    Returns:
+      The sums now; None if all pairs must be measured anew, because square roots are taken of
+      modalities without negative entries, which are others now.
+    """
+    now = sums
+    for change, rows in ((add, added), (subtract, removed)):
+        measured = None if rows is None else method.measure(rows, sums)
+        if measured is not None:
+            now = change(now, measured)
+    return now if _signs(now) == _signs(sums) else None
 
 
 def rows_of(anchors: Anchors, slots: Sequence[int] | np.ndarray) -> Anchors | None:

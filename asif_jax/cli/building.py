@@ -1,6 +1,6 @@
 """The commands that build a model from images with captions: demo, embed, add."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -29,7 +29,7 @@ from asif_jax.cli.starting import begin, say_loading
 if TYPE_CHECKING:
     from asif_jax.data import ImageSet
     from asif_jax.encoders import Encoder
-    from asif_jax.jobs.embedding.embed_store import Embedded
+    from asif_jax.jobs.embedding.into_store import Embedded
     from asif_jax.store import Store
 
 Data = Annotated[tuple[str, ...], arg(metavar="DATA...", help_behavior_hint="")]
@@ -70,15 +70,14 @@ class Demo:
         """Prints what was found, and writes the page."""
         sources = self.encoder.sources()
         begin(f"loading {' and '.join(sources.values())} …")
-        from asif_jax import data, encoders
+        from asif_jax import data
         from asif_jax.jobs.demo import demo
         from asif_jax.web import report
 
         own = self.pairs
         found = demo.run(
             data.read_folder(own) if own else data.read_stamps(),
-            encoders.load(sources["image"], modality="image"),
-            encoders.load(sources["text"], modality="text"),
+            load_all(sources),
             class_names=None if own else demo.STAMP_CLASSES,
             queries=self.query or (() if own else demo.STAMP_QUERIES),
             method=chosen_method(**vars(self.method)),
@@ -127,7 +126,7 @@ class Embed:
         from asif_jax import store
 
         self.pipeline.join_cluster()
-        sets = read_sets(self.data, self.source)
+        sets = read_sets(self.data, self.source, sources)
         new = not store.is_store(self.where)
         if new:
             store.check_free(self.where)
@@ -136,7 +135,9 @@ class Embed:
         loaded = load_all(sources)
         dimensions = {modality: encoder.dimension for modality, encoder in loaded.items()}
         records = records_of(sources, loaded)
-        opened = open_for(self.where, records, dimensions, dtype=self.dtype, method=method)
+        options: dict[str, Any] = {"dtype": self.dtype, "method": method}
+        # An image may have several captions, and an example one item of every other modality.
+        opened = open_for(self.where, records, dimensions, several=("text",), **options)
         embed_and_show(opened, sets, loaded, self.pipeline, self.output, new=new)
 
 
@@ -171,7 +172,7 @@ class Add:
         opened = store.open_store(self.model)
         records = opened.header.encoders
         check_loadable(self.model, records, *records)
-        sets = read_sets(self.data, self.source)
+        sets = read_sets(self.data, self.source, records)
         say_loading(record.source for record in records.values())
         loaded = {m: predict.load_recorded(record, m) for m, record in records.items()}
         embed_and_show(opened, sets, loaded, self.pipeline, self.output)
@@ -197,7 +198,7 @@ def embed_and_show(
       new: whether to delete a store that stays empty.
 
     Raises:
-      ValueError: see `embed_store.embed_into`.
+      ValueError: see `into_store.embed_into`.
     """
     from asif_jax import store
     from asif_jax.jobs import tuning
@@ -223,26 +224,26 @@ def embed_and_show(
 def _embed(
     opened: "Store", images: "ImageSet", loaded: "Mapping[str, Encoder]", pipeline: PipelineOptions
 ) -> "Embedded":
-    from asif_jax.jobs.embedding import embed_store
+    from asif_jax.jobs.embedding.into_store import embed_into
 
-    if set(loaded) != {"image", "text"}:
-        raise ValueError(f"pairs of {' and '.join(loaded)} cannot be embedded yet")
-    return embed_store.embed_into(
+    return embed_into(
         opened,
         images,
-        loaded["image"],
-        loaded["text"],
+        loaded,
         batch=pipeline.batch,
         most_skipped=pipeline.most_skipped,
     )
 
 
-def read_sets(sources: Sequence[str], options: SourceOptions) -> "list[ImageSet]":
+def read_sets(
+    sources: Sequence[str], options: SourceOptions, modalities: Iterable[str]
+) -> "list[ImageSet]":
     """Finds sets of images with captions.
 
     Args:
       sources: what the user named.
       options: for sets of TFDS.
+      modalities: what pairs are made of; beside images and texts, the sets must hold the others.
 
     Returns:
       A set for each.
@@ -253,7 +254,9 @@ def read_sets(sources: Sequence[str], options: SourceOptions) -> "list[ImageSet]
     """
     from asif_jax import data
 
-    return [data.read_set(source, need="captions", **options.for_reading()) for source in sources]
+    further = tuple(modality for modality in modalities if modality not in ("image", "text"))
+    chosen = {**options.for_reading(), "modalities": further}
+    return [data.read_set(source, need="captions", **chosen) for source in sources]
 
 
 def leads() -> bool:

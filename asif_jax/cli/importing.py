@@ -95,7 +95,8 @@ class Import:
             store.check_free(self.where)
         method = checked_method(self.where, self.method, self.dtype, more=found.size)
         records = self._records(found)
-        opened = open_for(self.where, records, found.dimensions, dtype=self.dtype, method=method)
+        options: dict[str, Any] = {"dtype": self.dtype, "method": method}
+        opened = open_for(self.where, records, found.dimensions, several=found.several, **options)
         added, skipped = importing.import_into(opened, found)
         print_skipped(skipped)
         newest = store.snapshot(opened)

@@ -76,7 +76,7 @@ class Eval:
         images = data.read_set(self.data, **self.source.for_reading(), labels_file=self.labels_file)
         templates = self._templates(images)
         say_loading(model.encoders[modality].source for modality in ("image", "text"))
-        encoders = [predict.load_encoder(model, modality) for modality in ("image", "text")]
+        encoders = {m: predict.load_encoder(model, m) for m in ("image", "text")}
         facts: dict[str, Any] = {"data": images.source, "model": self.model}
         facts |= {"pairs": len(model.pairs), **rendering.method_facts(model.method)}
         options: dict[str, Any] = {"cache": self.cache or cache_folder()}
@@ -85,13 +85,13 @@ class Eval:
 
             facts |= {"prompts": self.prompts, "templates": templates}
             options |= {"templates": templates, "prompts": self.prompts}
-            found = classify_set(model, images, *encoders, **options)
+            found = classify_set(model, images, encoders, **options)
             lines = rendering_evaluation.classification_lines(found)
             figures = rendering_evaluation.classification_json(found)
         else:
             from asif_jax.jobs.evaluate.retrieval import retrieve_set
 
-            found = retrieve_set(model, images, *encoders, **options)
+            found = retrieve_set(model, images, encoders, **options)
             lines = rendering_evaluation.retrieval_lines(found)
             figures = rendering_evaluation.retrieval_json(found)
         print_skipped(found.skipped)

@@ -68,7 +68,7 @@ def checked_method(
       ValueError: a method without such settings, a k beyond the pairs, or a store of another dtype.
     """
     from asif_jax import store
-    from asif_jax.jobs.embedding.embed import check_k
+    from asif_jax.jobs.embedding.into_store import check_k
 
     held, pairs = None, more
     if store.is_store(where):
@@ -87,6 +87,7 @@ def open_for(
     records: "Mapping[str, EncoderRecord]",
     dimensions: Mapping[str, int],
     *,
+    several: tuple[str, ...] = (),
     dtype: str | None,
     method: "Method | None",
 ) -> "Store":
@@ -96,6 +97,7 @@ def open_for(
       where: a directory or URL.
       records: modality -> the encoder of what will be written.
       dimensions: modality -> d, of a new store.
+      several: modalities of a new store in which a pair may have more than one embedding.
       dtype: of a new store; float32 by default.
       method: from `checked_method`.
 
@@ -108,14 +110,13 @@ def open_for(
     import jax
 
     from asif_jax import store
-    from asif_jax.jobs.embedding import embed_store
+    from asif_jax.jobs.embedding.into_store import wait_for_all
 
     leads = jax.process_index() == 0
     if leads and not store.is_store(where):
-        several = tuple(modality for modality in dimensions if modality == "text")
         header = store.Header(records, dict(dimensions), dtype or "float32", several=several)
         store.create(where, header, settings=settings_of(method))
-    embed_store.wait_for_all()
+    wait_for_all()
     opened = store.open_store(where, encoders=records)
     held = store.snapshot(opened).settings._replace(calibration=None)
     if leads and method is not None and settings_of(method) != held:

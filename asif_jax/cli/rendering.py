@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asif_jax.jobs.embedding.embed_store import Embedded
+    from asif_jax.jobs.embedding.into_store import Embedded
     from asif_jax.jobs.predict import Found, Named, Reason
     from asif_jax.methods import Method
     from asif_jax.store import Compacted, EncoderRecord, StoredPair, Version

@@ -36,15 +36,15 @@ def lines(demo: "Demonstration") -> list[str]:
       The lines.
     """
     told = [f"{name}: {value}" for name, value in facts(demo).items()]
-    places = list(demo.retrieval.image_to_text.recall)
+    places = list(next(iter(demo.retrieval.directions.values())).recall)
     told += ["", f"{'':16}" + "".join(f"{f'recall@{k}':>23}" for k in places)]
-    for name, result in demo.retrieval._asdict().items():
-        cells = (f"{v:.3f} (chance {result.chance[k]:.3f})" for k, v in result.recall.items())
+    for name, result in demo.retrieval.directions.items():
+        cells = (f"{v.value:.3f} (chance {result.chance[k]:.3f})" for k, v in result.recall.items())
         told.append(f"{name.replace('_', ' '):16}" + "".join(f"{cell:>23}" for cell in cells))
     if demo.classes:
-        labels = " / ".join(demo.classes.labels)
-        chance = 1 / len(demo.classes.labels)
-        told += ["", f"{labels}: {demo.classes.accuracy:.1%} right (chance {chance:.1%})"]
+        labels = " / ".join(demo.classes.classes)
+        chance = 1 / len(demo.classes.classes)
+        told += ["", f"{labels}: {demo.classes.top1.value:.1%} right (chance {chance:.1%})"]
     return [*told, *_example_lines(demo), *_search_lines(demo)]
 
 
@@ -76,8 +76,8 @@ def to_json(demo: "Demonstration") -> dict[str, Any]:
       What `printing.print_json` takes.
     """
     classes = demo.classes and {
-        "labels": demo.classes.labels,
-        "accuracy": demo.classes.accuracy,
+        "labels": demo.classes.classes,
+        "accuracy": demo.classes.top1,
         "confusion": demo.classes.confusion.tolist(),
     }
     return {
@@ -88,7 +88,7 @@ def to_json(demo: "Demonstration") -> dict[str, Any]:
         "anchors": demo.anchors,
         "method": demo.method,
         "settings": demo.settings,
-        "retrieval": demo.retrieval,
+        "retrieval": demo.retrieval.directions,
         "classes": classes,
         "examples": demo.examples,
         "searches": demo.searches,

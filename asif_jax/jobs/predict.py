@@ -11,7 +11,7 @@ from asif_jax.core.scoring import rank
 from asif_jax.data import Skipped
 from asif_jax.data.prompts import GENERAL, sentences
 from asif_jax.encoders import Encoder
-from asif_jax.jobs.embedding.embed import embed_images, embed_texts
+from asif_jax.jobs.embedding.memory import embed_images, embed_texts
 from asif_jax.methods.calibration import Calibration, probabilities
 from asif_jax.model import EncoderRecord, Model, class_scores
 from asif_jax.store import StoredPair
@@ -66,7 +66,7 @@ def load_encoder(model: Model, modality: str) -> Encoder:
 
     Args:
       model: a model.
-      modality: "image" or "text".
+      modality: one of the model's.
 
     Returns:
       The encoder.
@@ -82,7 +82,7 @@ def load_recorded(record: EncoderRecord, modality: str) -> Encoder:
 
     Args:
       record: which.
-      modality: "image" or "text".
+      modality: one of the model's.
 
     Returns:
       The encoder.
@@ -131,8 +131,7 @@ def name_images(
         raise ValueError(f"prompts must be max or mean: got {prompts!r}")
     image_encoder, text_encoder = (load_encoder(model, m) for m in ("image", "text"))
     embeddings, kept, skipped = embed_images(images, image_encoder, progress=progress)
-    texts = embed_texts(in_words, text_encoder, progress=False)
-    texts = texts.reshape(len(labels), len(templates), -1)
+    texts = embed_texts(in_words, text_encoder).reshape(len(labels), len(templates), -1)
     scores = class_scores(model, embeddings, texts, rule=prompts)
     named = [
         _named(str(images[index]), row, labels, model.calibration, top=top)
@@ -183,7 +182,7 @@ def search_images(
     Raises:
       ValueError: none of the images given could be read.
     """
-    query = embed_texts([text], load_encoder(model, "text"), progress=False)
+    query = embed_texts([text], load_encoder(model, "text"))
     if images:
         encoder = load_encoder(model, "image")
         embeddings, kept, skipped = embed_images(images, encoder, progress=progress)
@@ -220,7 +219,7 @@ def explain_match(
       ValueError: the image could not be read.
     """
     pixels, _, _ = embed_images([image], load_encoder(model, "image"), progress=False)
-    words = embed_texts([text], load_encoder(model, "text"), progress=False)
+    words = embed_texts([text], load_encoder(model, "text"))
     image, text = model.represent(pixels, "image")[0], model.represent(words, "text")[0]
     explanation = model.explain(image, text)
     ranked = zip(explanation.indices.tolist(), explanation.contributions.tolist(), strict=True)

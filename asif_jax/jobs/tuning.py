@@ -11,7 +11,7 @@ from asif_jax.core.anchors import Anchors
 from asif_jax.data import ImageSet
 from asif_jax.data.prompts import GENERAL, sentences
 from asif_jax.encoders import Encoder
-from asif_jax.jobs.embedding.embed_set import embed_sentences, embed_set
+from asif_jax.jobs.embedding.cache import embed_sentences, embed_set
 from asif_jax.methods.calibration import Calibration
 from asif_jax.methods.comparison import Naming, Trial, calibrate, compare
 from asif_jax.methods.method import Method

@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from asif_jax.store.failures import StoreError, told
 from asif_jax.store.layout import Header, Settings
 from asif_jax.store.records import StoredPair
 from asif_jax.store.snapshots import Snapshot, StoredPairs, snapshot
+from asif_jax.store.sums import known_sums
 
 # Read at once, twice: what opening a store needs on the host beside the arrays.
 _SLAB_BYTES = 1 << 25
@@ -43,7 +45,13 @@ class SlotPairs(Sequence[StoredPair]):
     def __len__(self) -> int:
         return self._rows
 
-    def __getitem__(self, row):
+    @overload
+    def __getitem__(self, row: int) -> StoredPair: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[StoredPair]: ...
+
+    def __getitem__(self, row: int | slice) -> StoredPair | list[StoredPair]:
         if isinstance(row, slice):
             return [self._pairs.at(i) for i in range(*row.indices(self._rows))]
         return self._pairs.at(int(row))
@@ -127,11 +135,13 @@ def open_model(
 
 def _fitted(found: Snapshot, anchors: Anchors, pairs: Sequence[StoredPair]) -> Model:
     name, settings, calibration = found.settings
+    method = methods.named(name, settings)
     return create_model(
         anchors,
         pairs,
         found.header.encoders,
-        methods.named(name, settings),
+        method,
+        sums=known_sums(found, method),
         calibration=calibration,
     )
 
