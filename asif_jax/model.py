@@ -3,7 +3,8 @@
 It is what every job takes. It knows nothing of disks: `asif_jax.store` reads and writes one.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from asif_jax.core.anchors import Anchors
 from asif_jax.core.cosine import normalize
 from asif_jax.core.explanation import Explanation
 from asif_jax.methods.calibration import Calibration
+from asif_jax.methods.hubness import uncorrected
 from asif_jax.methods.method import Method
 from asif_jax.methods.statistics import Sums, add, subtract
 
@@ -55,15 +57,22 @@ class Model(NamedTuple):
 
     def represent(self, embeddings: ArrayLike, modality: str) -> Any:
         """Representations of embeddings [..., d] of one modality, a row for each."""
-        return self.method.represent(self.state, embeddings, modality)
+        represent = _compiled(self.method.represent, static="modality")
+        return represent(self.state, jnp.asarray(embeddings), modality)
 
     def score(self, left: Any, right: Any) -> Array:
         """[b, m] float32 scores of two batches of representations."""
-        return self.method.score(self.state, left, right)
+        return _compiled(self.method.score)(self.state, left, right)
 
     def explain(self, left: Any, right: Any) -> Explanation:
         """The pairs behind the score of one representation on each side."""
-        return self.method.explain(self.state, left, right)
+        return _compiled(self.method.explain)(self.state, left, right)
+
+
+@functools.lru_cache(128)
+def _compiled(function: Callable[..., Any], static: str | None = None) -> Callable[..., Any]:
+    """A function of a method as one program, the same for all models of that method."""
+    return jax.jit(function, static_argnames=static)
 
 
 def create(
@@ -131,18 +140,36 @@ def edited(
     """
     if model.sums is None:
         return model._replace(anchors=anchors, state=model.method.fit(anchors))
-    sums = model.sums
-    for change, rows in ((add, added), (subtract, removed)):
-        measured = None if rows is None else model.method.measure(rows, model.sums)
-        if measured is not None:
-            sums = change(sums, measured)
-    if _signs(sums) != _signs(model.sums):
-        # Square roots are taken of modalities without negative entries, which are others now.
+    sums = changed_sums(model.method, model.sums, added=added, removed=removed)
+    if sums is None:
         sums = model.method.measure(anchors)
     return model._replace(anchors=anchors, state=model.method.fit(anchors, sums), sums=sums)
 
 
-def rows_of(anchors: Anchors, slots: ArrayLike) -> Anchors | None:
+def changed_sums(
+    method: Method, sums: Sums, *, added: Anchors | None = None, removed: Anchors | None = None
+) -> Sums | None:
+    """The sums over pairs after some came or went.
+
+    Args:
+      method: the method that measured them.
+      sums: over the pairs before.
+      added: the pairs that came.
+      removed: the pairs that went.
+
+    Returns:
+      The sums now; None if all pairs must be measured anew, because square roots are taken of
+      modalities without negative entries, which are others now.
+    """
+    now = sums
+    for change, rows in ((add, added), (subtract, removed)):
+        measured = None if rows is None else method.measure(rows, sums)
+        if measured is not None:
+            now = change(now, measured)
+    return now if _signs(now) == _signs(sums) else None
+
+
+def rows_of(anchors: Anchors, slots: Sequence[int] | np.ndarray) -> Anchors | None:
     """Some slots of a model as pairs of their own, all of them live.
 
     Args:
@@ -207,7 +234,7 @@ def represent_classes(model: Model, prompts: ArrayLike, *, rule: str = "max") ->
         raise ValueError(f"prompts must be max or mean: got {rule!r}")
     if rule == "mean":
         prompts = normalize(jnp.mean(normalize(prompts), axis=1, keepdims=True))
-    return model.represent(prompts, "text")
+    return uncorrected(model.represent(prompts, "text"))
 
 
 def represented_class_scores(model: Model, images: Any, classes: Any) -> Array:

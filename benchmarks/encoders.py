@@ -32,8 +32,6 @@ from torch_efficientnet import TorchEfficientNetLite
 
 from asif_jax import encoders
 from asif_jax.encoders.image.efficientnet_lite import CONFIGS
-from asif_jax.encoders.image.loading import load_image_encoder
-from asif_jax.encoders.text.loading import load_text_encoder
 
 RUNTIMES = ("jax", "eager", "compile", "onnx")
 
@@ -98,7 +96,7 @@ def vit(settings: Settings, *, width: int, heads: int) -> Case:
     with tempfile.TemporaryDirectory() as directory:
         model.save_pretrained(directory)
         transformers.ViTImageProcessorPil().save_pretrained(directory)
-        encoder = load_image_encoder(Path(directory), name="vit", dtype=settings.dtype)
+        encoder = encoders.load(directory, dtype=settings.dtype)
     return image_case(encoder, Embedding(model, mean=False), 224, mean=127.5, scale=127.5)
 
 
@@ -140,7 +138,7 @@ def bert(settings: Settings) -> Case:
         model.save_pretrained(directory)
         words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         (Path(directory) / "vocab.txt").write_text("\n".join(words))
-        encoder = load_text_encoder(Path(directory), name="bert", dtype=settings.dtype)
+        encoder = encoders.load(directory, dtype=settings.dtype)
 
     def inputs(batch: int) -> dict[str, np.ndarray]:
         ids = np.random.default_rng(0).integers(5, 30000, [batch, settings.tokens])

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from flax import nnx
 
 from asif_jax.encoders.image.efficientnet_lite import CONFIGS, EfficientNetLite, fold_batch_norms
-from asif_jax.encoders.loading import installed_weights
+from asif_jax.encoders.packages import installed_weights
 from asif_jax.encoders.weights.published import read_tensors
 
 

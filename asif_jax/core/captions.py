@@ -1,7 +1,7 @@
-"""Pairs of several captions; ours, not the paper's.
+"""Pairs with several captions, an addition to the paper, whose pairs have one.
 
-The paper's pairs have one caption. A pair with several can keep the mean of their embeddings, or
-all of them, as here.
+A pair with several captions can be represented by the mean of their embeddings, or by all of them.
+Here it is represented by all.
 """
 
 import functools

@@ -106,18 +106,17 @@ def by_pair(explanation: Explanation, size: int) -> Array:
     return scatter(*explanation)
 
 
-def check_single(left: Array, right: Array) -> None:
+def check_single(*arrays: Array) -> None:
     """Refuses batches where one representation is explained at a time.
 
     Args:
-      left: what is a scalar for one representation, and has the axes of a batch for several.
-      right: likewise, of the other side.
+      *arrays: what is a scalar for one representation, and has the axes of a batch for several.
 
     Raises:
-      ValueError: either has axes.
+      ValueError: one of them has axes.
     """
-    if left.ndim or right.ndim:
+    if shapes := [array.shape for array in arrays if array.ndim]:
         raise ValueError(
             "explain takes one representation on each side; jax.vmap explains a batch: "
-            f"got batches {left.shape} and {right.shape}"
+            f"got batches {shapes}"
         )

@@ -138,6 +138,26 @@ def represent_nearest(
     return RelativeRepresentation(jnp.where(valid_row, values, jnp.nan), indices, size)
 
 
+def without(representation: RelativeRepresentation, anchors: ArrayLike) -> RelativeRepresentation:
+    """Representations that leave out one anchor each, such as those of the anchors themselves.
+
+    Args:
+      representation: [b, k] representations.
+      anchors: [b] int, the anchor that each row leaves out.
+
+    Returns:
+      The representations, normalized again.
+
+    Example:
+      >>> r = RelativeRepresentation(jnp.array([[0.6, 0.8]]), jnp.array([[0, 1]]), 2)
+      >>> without(r, [0]).values.tolist()
+      [[0.0, 1.0]]
+    """
+    own = representation.indices == jnp.asarray(anchors)[:, None]
+    values = normalize(jnp.where(own, 0.0, representation.values))
+    return RelativeRepresentation(values, representation.indices, representation.size)
+
+
 def power(similarities: Array, p: ArrayLike, *, signed: bool = False) -> Array:
     """Raises similarities to the power p, up to a factor common to each row.
 

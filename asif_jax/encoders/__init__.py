@@ -3,7 +3,7 @@
 from asif_jax.encoders.batching import microbatched, sharded
 from asif_jax.encoders.encoder import Encoder
 from asif_jax.encoders.image.efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
-from asif_jax.encoders.loading import load
+from asif_jax.encoders.loading import load, source_of
 
 __all__ = [
     "EfficientNetLite",
@@ -12,4 +12,5 @@ __all__ = [
     "load",
     "microbatched",
     "sharded",
+    "source_of",
 ]

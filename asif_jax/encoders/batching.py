@@ -24,11 +24,12 @@ def sharded(encoder: Encoder, *, mesh: Mesh, axis: str) -> Encoder:
     Args:
       encoder: any encoder, whose rows do not depend on one another.
       mesh: the devices.
-      axis: the mesh axis that batches are split over; those that do not divide are padded.
+      axis: the mesh axis that batches are split over. A batch whose rows the devices cannot share
+        evenly is padded.
 
     Returns:
-      The encoder, its parameters copied to every device of the mesh, its embeddings split over
-      `axis` where the batch divides.
+      The encoder. Its parameters are copied to every device of the mesh, and its embeddings are
+      split over `axis` if the devices share the rows evenly.
 
     Raises:
       ValueError: no such axis.
@@ -64,16 +65,16 @@ def sharded(encoder: Encoder, *, mesh: Mesh, axis: str) -> Encoder:
 def microbatched(encoder: Encoder, *, memory: int) -> Encoder:
     """Encodes a batch piece by piece, with as many rows at once as fit in memory.
 
-    The compiler says how much a piece needs, when a new shape of batch is traced; this takes a few
-    compilations.
+    When a batch of a new shape is traced, the compiler is asked how much memory a piece needs,
+    which requires a few compilations.
 
     Args:
       encoder: any encoder, whose rows do not depend on one another.
-      memory: bytes that a device may use beside parameters, batch and embeddings.
+      memory: the bytes that a device may use beside parameters, batch and embeddings.
 
     Returns:
-      The encoder. Its `apply` raises ValueError where not even one row fits, or the compiler
-      does not say.
+      The encoder. Its `apply` raises ValueError if not even one row fits, or if the
+      compiler does not tell.
     """
 
     def apply(params: Any, batch: Any) -> Array:

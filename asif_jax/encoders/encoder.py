@@ -18,14 +18,15 @@ class Encoder:
     """A frozen encoder of one modality: one that `load` returns, or any pure function of yours.
 
     Attributes:
-      apply: (params, batch) -> [batch, dimension] float32. Pure, so it can be jitted, mapped,
-        sharded, differentiated and composed by the caller.
-      params: the parameters, a pytree of arrays.
-      preprocess: items (PIL images, or strings) -> the batch that `apply` takes. Runs on the host.
-      modality: "image" or "text".
-      name: a short name for people.
-      dimension: of the embeddings.
-      identity: architecture, weights and preprocessing in one line; two encoders with the same
+      apply: computes embeddings, (params, batch) -> [batch, dimension] float32. It is pure, so that
+        you can jit, map, shard, differentiate and compose it.
+      params: holds the parameters, a pytree of arrays.
+      preprocess: turns a sequence of items of the modality (PIL images, strings, or whatever your
+        modality consists of) into the batch that `apply` takes. It runs on the host.
+      modality: names what is encoded: "image", "text", or any other name, such as "speech".
+      name: is a short name for people.
+      dimension: is the length of an embedding.
+      identity: states architecture, weights and preprocessing in one line. Two encoders of the same
         identity give the same embeddings.
 
     Example:

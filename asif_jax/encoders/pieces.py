@@ -15,7 +15,7 @@ def in_pieces(apply: Apply, rows: int) -> Apply:
 
     Args:
       apply: (params, batch) -> [batch, dimension], whose rows do not depend on one another.
-      rows: of a piece. A batch of no more rows is encoded at once.
+      rows: the number of rows of a piece. A batch of no more rows is encoded at once.
 
     Returns:
       A function of the same arguments and result.

@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 
 from asif_jax.core.anchors import Anchors, as_anchors
 from asif_jax.core.explanation import Explanation, by_pair, by_size, check_single
+from asif_jax.core.projection import RelativeRepresentation, without
 from asif_jax.methods.method import Method, Pairs
 from asif_jax.methods.statistics import Sums, pair_means
 
@@ -64,7 +65,8 @@ class Corrected:
 
     Attributes:
       inner: representations of the method that is corrected.
-      hubs: modality -> [...] float32, the mean score to the nearest pairs of the bank in it.
+      hubs: modality -> [...] float32, the mean score to the nearest pairs of the bank in it; empty
+        where a row is not corrected.
       modality: whose these are; static.
     """
 
@@ -76,6 +78,23 @@ class Corrected:
         """Selects rows."""
         hubs = {modality: array[item] for modality, array in self.hubs.items()}
         return Corrected(self.inner[item], hubs, self.modality)
+
+
+def uncorrected(representation: Any) -> Any:
+    """Representations whose own part in the correction is left out, such as those of given labels.
+
+    How often a label comes up among the pairs of a model says nothing of other images, so labels
+    are not corrected when images are named by them.
+
+    Args:
+      representation: of any method.
+
+    Returns:
+      The same; only those of `with_csls` differ.
+    """
+    if isinstance(representation, Corrected):
+        return Corrected(representation.inner, {}, representation.modality)
+    return representation
 
 
 class BankState(NamedTuple):
@@ -119,7 +138,7 @@ def with_csls(method: Method, *, bank: int = 1000, neighbours: int = 10) -> Meth
         state = method.fit(anchors, sums)
         slots, filled = _spread(anchors.live, min(bank, anchors.capacity))
         kept = {
-            m: method.represent(state, _mean_rows(array, slots), m)
+            m: _without_itself(method.represent(state, _mean_rows(array, slots), m), slots)
             for m, array in anchors.embeddings.items()
         }
         return BankState(anchors, state, kept, filled)
@@ -139,13 +158,13 @@ def with_csls(method: Method, *, bank: int = 1000, neighbours: int = 10) -> Meth
         return Corrected(shaped, hubs, modality)
 
     def score(state: BankState, left: Corrected, right: Corrected) -> Array:
-        scores = method.score(state.state, left.inner, right.inner)
-        return (
-            2.0 * scores - left.hubs[right.modality][:, None] - right.hubs[left.modality][None, :]
-        )
+        scores = 2.0 * method.score(state.state, left.inner, right.inner)
+        if left.hubs:
+            scores -= left.hubs[right.modality][:, None]
+        return scores - right.hubs[left.modality][None, :] if right.hubs else scores
 
     def explain(state: BankState, left: Corrected, right: Corrected) -> Explanation:
-        check_single(left.hubs[right.modality], right.hubs[left.modality])
+        check_single(*left.hubs.values(), *right.hubs.values())
         size = state.anchors.capacity
 
         def parts(one: Any, other: Any) -> Array:
@@ -160,11 +179,11 @@ def with_csls(method: Method, *, bank: int = 1000, neighbours: int = 10) -> Meth
             # Surplus rows of the bank may hold NaN.
             return jnp.sum(jnp.where(weights[:, None] > 0.0, weights[:, None] * each, 0.0), axis=0)
 
-        return by_size(
-            2.0 * parts(left.inner, right.inner)
-            - hub_parts(left.inner, right.modality)
-            - hub_parts(right.inner, left.modality)
-        )
+        total = 2.0 * parts(left.inner, right.inner)
+        for one, other in ((left, right), (right, left)):
+            if one.hubs:
+                total -= hub_parts(one.inner, other.modality)
+        return by_size(total)
 
     settings = {
         "method": [method.name, dict(method.settings)],
@@ -184,6 +203,17 @@ def _spread(live: Array, count: int) -> tuple[Array, Array]:
     place = jnp.where(pairs < count, number, place)
     slots = jnp.searchsorted(jnp.cumsum(live, dtype=jnp.int32), place + 1)
     return jnp.minimum(slots, live.shape[0] - 1), number < pairs
+
+
+def _without_itself(representations: Any, slots: Array) -> Any:
+    """Members of the bank as if their own pair were not among the pairs, as no query's is."""
+
+    def leave_out(part: Any) -> Any:
+        return without(part, slots) if isinstance(part, RelativeRepresentation) else part
+
+    return jax.tree.map(
+        leave_out, representations, is_leaf=lambda part: isinstance(part, RelativeRepresentation)
+    )
 
 
 def _mean_rows(embeddings: Array, slots: Array) -> Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from asif_jax.core.cosine import normalize
-from asif_jax.core.projection import RelativeRepresentation
+from asif_jax.core.projection import RelativeRepresentation, without
 from asif_jax.core.scoring import similarity
 from asif_jax.methods.hubness import csls
 
@@ -48,7 +48,8 @@ def agreement(first: RelativeRepresentation, second: RelativeRepresentation) -> 
             f"both must be [n, k] representations of the {n} anchors themselves: "
             f"got {first.values.shape} and {second.values.shape} over {second.size} anchors"
         )
-    scores = csls(similarity(_without_itself(first), _without_itself(second)))
+    everyone = jnp.arange(n)
+    scores = csls(similarity(without(first, everyone), without(second, everyone)))
     own = jnp.diagonal(scores)
     # A compiler may round the two copies of a score differently.
     other = ~jnp.eye(n, dtype=bool)
@@ -85,10 +86,3 @@ def weigh(representation: RelativeRepresentation, weights: Array) -> RelativeRep
         raise ValueError(f"weights must be [{representation.size}]: got {weights.shape}")
     values = representation.values * jnp.sqrt(weights)[representation.indices]
     return RelativeRepresentation(normalize(values), representation.indices, representation.size)
-
-
-def _without_itself(representation: RelativeRepresentation) -> RelativeRepresentation:
-    """Row i without anchor i."""
-    own = representation.indices == jnp.arange(representation.size)[:, None]
-    values = normalize(jnp.where(own, 0.0, representation.values))
-    return RelativeRepresentation(values, representation.indices, representation.size)

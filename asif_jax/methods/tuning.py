@@ -18,6 +18,7 @@ from asif_jax.core.captions import nearest_pairs
 from asif_jax.core.cosine import normalize
 from asif_jax.core.nearest import nearest_anchors
 from asif_jax.core.projection import power
+from asif_jax.methods import rules
 
 _KS = (5, 10, 20, 35, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1200)
 _PS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
@@ -185,19 +186,17 @@ def default_ks(anchors: int) -> list[int]:
 
 
 def rule_of_thumb(pairs: int) -> tuple[int, float]:
-    """A k and p that serve any number of pairs, without looking at them.
+    """A k and p of the paper's method for any number of pairs, without looking at them.
 
     The paper's k = 800 and p = 8 were chosen for 1.6 million pairs. With few pairs a fifth of them
-    and a gentler p = 4 retrieve better: on 5,091 Flickr8k pairs (EfficientNet-Lite2 and MiniLM,
-    mean recall@10 of both directions among 200 others, first caption) k = n/5 and p = 4 stay
-    within 0.02 of the best of 49 settings for n = 100 to 1,500. From 4,000 pairs on the rule is
-    the paper's.
+    and a gentler p = 4 retrieve better.
 
     Args:
       pairs: the number of live pairs n, at least 1.
 
     Returns:
-      k = min(800, ceil(n / 5)) and p = 4, or the paper's 8 once k is 800.
+      k = min(800, ceil(n / 5)), and p = 4 up to 4,000 pairs, from where it rises to the paper's 8
+      at 1.6 million.
 
     Raises:
       ValueError: no pairs.
@@ -208,8 +207,7 @@ def rule_of_thumb(pairs: int) -> tuple[int, float]:
     """
     if pairs < 1:
         raise ValueError(f"k and p need at least one pair: got {pairs}")
-    k = min(800, -(-pairs // 5))
-    return k, 8.0 if k == 800 else 4.0
+    return rules.paper_k(pairs), round(float(rules.paper_p(pairs)), 4)
 
 
 def _check_pairs(anchors: Arrays, queries: Arrays) -> int:

@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from PIL import Image
 from vision_oracle import CONFIGS, shapes
 
 from asif_jax import encoders
+from asif_jax.encoders.packages import installed_weights
 
 HAPPY = ["That is a happy person", "That is a very happy person", "Today is a sunny day"]
 
@@ -50,19 +52,14 @@ def test_image_encoders_load(installed_encoder, name):
 
 def test_loading_by_path_is_loading_by_name(installed_encoder, tmp_path):
     named = installed_encoder("efficientnet-lite0")
-    path = encoders_module().installed_weights("efficientnet-lite0")
+    path = installed_weights("efficientnet-lite0")
     copy = shutil.copy(path, tmp_path)
     assert encoders.load(copy).identity == named.identity
 
 
-def encoders_module():
-    # The package exports a function of the module's name.
-    return sys.modules["asif_jax.encoders.loading"]
-
-
 def test_a_changed_checkpoint_is_refused(installed_encoder, tmp_path):
     installed_encoder("efficientnet-lite0")
-    path = encoders_module().installed_weights("efficientnet-lite0")
+    path = installed_weights("efficientnet-lite0")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     (tmp_path / path.name).write_bytes(content)
@@ -119,6 +116,32 @@ def test_what_exists_is_not_sought_on_the_hub(write_checkpoint, monkeypatch):
     assert encoders.load(relative).name == directory.name
 
 
+def test_the_source_of_what_is_on_disk_is_absolute(write_checkpoint, monkeypatch, tmp_path_factory):
+    directory, _ = write_checkpoint(CONFIGS["vit"], shapes("vit"))
+    monkeypatch.chdir(directory.parent)
+    source = encoders.source_of(directory.name)
+    assert source == encoders.source_of(Path(directory.name)) == str(directory)
+    identity = encoders.load(directory.name).identity
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert encoders.load(source).identity == identity
+
+
+def test_links_keep_their_names(tmp_path, monkeypatch):
+    (tmp_path / "blob").touch()
+    (tmp_path / "efficientnet-lite0.pth").symlink_to("blob")
+    monkeypatch.chdir(tmp_path)
+    source = encoders.source_of("efficientnet-lite0.pth")
+    assert source == str(tmp_path / "efficientnet-lite0.pth")
+
+
+def test_other_sources_stay_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # A name that `load` takes for a package's is not the directory of the same name.
+    (tmp_path / "efficientnet-lite0").mkdir()
+    for name in ("efficientnet-lite0", "some/vit-tiny", "some/vit-tiny@v1", "speech:encoder"):
+        assert encoders.source_of(name) == name
+
+
 def test_a_model_of_two_towers_asks_which(write_checkpoint):
     vision = CONFIGS["clip_vision_model"]
     config = {"model_type": "clip", "vision_config": vision, "projection_dim": 6}
@@ -139,9 +162,11 @@ def test_a_model_of_two_towers_asks_which(write_checkpoint):
 
 def test_options_that_do_not_apply_are_refused(installed_encoder):
     installed_encoder("efficientnet-lite0")
-    for options in ({"pooling": "mean"}, {"prompt": "query"}, {"modality": "text"}):
+    for options in ({"pooling": "mean"}, {"prompt": "query"}):
         with pytest.raises(ValueError, match="is an image encoder, without choice"):
             encoders.load("efficientnet-lite0", **options)
+    with pytest.raises(ValueError, match="encodes image, not text"):
+        encoders.load("efficientnet-lite0", modality="text")
     with pytest.raises(ValueError, match="is not on the hub, so it has no revision v1"):
         encoders.load("efficientnet-lite0", revision="v1")
 

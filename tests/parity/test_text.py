@@ -8,9 +8,9 @@ import text_checkpoints
 import torch
 import transformers
 
-from asif_jax.encoders.loading import installed_weights
+from asif_jax import encoders
+from asif_jax.encoders.packages import installed_weights
 from asif_jax.encoders.text import mpnet
-from asif_jax.encoders.text.loading import load_text_encoder
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 LARGER = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3}
@@ -110,7 +110,7 @@ def cosines(ours, theirs):
 
 
 def test_embeddings_agree(checkpoint):
-    encoder = load_text_encoder(checkpoint, name="x")
+    encoder = encoders.load(checkpoint, modality="text")
     limit = encoder.preprocess.limit
     expected = mean(*reference(checkpoint)(TEXTS, limit))
     assert limit in (48, 50)
@@ -118,7 +118,7 @@ def test_embeddings_agree(checkpoint):
 
 
 def test_half_precision_is_close(checkpoint):
-    encoder = load_text_encoder(checkpoint, name="x", dtype=jnp.bfloat16)
+    encoder = encoders.load(checkpoint, modality="text", dtype=jnp.bfloat16)
     ours = embed(encoder, TEXTS)
     assert ours.dtype == np.float32
     expected = mean(*reference(checkpoint)(TEXTS, encoder.preprocess.limit))
@@ -170,11 +170,11 @@ def test_clip_agrees(tmp_path, model, changes):
     model = clip_checkpoint(tmp_path, model, **changes)
     texts = [text.strip() for text in TEXTS]
     expected = clip_reference(model, tmp_path, texts)
-    encoder = load_text_encoder(tmp_path, name="x")
+    encoder = encoders.load(tmp_path, modality="text")
     assert encoder.preprocess.limit == 20
     assert encoder.dimension == changes["projection_dim"]
     assert relative_difference(embed(encoder, texts), expected) <= 1e-4
-    half = load_text_encoder(tmp_path, name="x", dtype=jnp.bfloat16)
+    half = encoders.load(tmp_path, modality="text", dtype=jnp.bfloat16)
     assert cosines(embed(half, texts), expected).min() >= 0.999
 
 
@@ -199,10 +199,10 @@ def test_siglip_agrees(tmp_path, changes):
     batch = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
     with torch.inference_mode():
         expected = model.get_text_features(batch["input_ids"]).pooler_output.numpy()
-    encoder = load_text_encoder(tmp_path, name="x")
+    encoder = encoders.load(tmp_path, modality="text")
     assert encoder.dimension == changes["projection_size"]
     assert relative_difference(embed(encoder, texts), expected) <= 1e-4
-    half = load_text_encoder(tmp_path, name="x", dtype=jnp.bfloat16)
+    half = encoders.load(tmp_path, modality="text", dtype=jnp.bfloat16)
     assert cosines(embed(half, texts), expected).min() >= 0.999
 
 

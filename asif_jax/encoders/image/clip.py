@@ -14,6 +14,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
+from asif_jax.encoders.image.architecture import ImageArchitecture
 from asif_jax.encoders.layers.patches import Patches, patch_count, resize_positions
 from asif_jax.encoders.layers.pre_norm import CLIP_BLOCK_NAMES, PreNormConfig, blocks, layer_norm
 from asif_jax.encoders.weights.config import read_json, sizes
@@ -97,7 +98,7 @@ def load_clip_vision(directory: Path, *, dtype: DTypeLike = jnp.float32) -> CLIP
 
     Args:
       directory: with config.json and the weights, of both towers or of this one.
-      dtype: of parameters and products, float32 or bfloat16.
+      dtype: the type of parameters and products, float32 or bfloat16.
 
     Returns:
       The module with its weights, with the projection if the checkpoint has it.
@@ -119,3 +120,6 @@ def load_clip_vision(directory: Path, *, dtype: DTypeLike = jnp.float32) -> CLIP
         source=directory,
         unused=_UNUSED,
     )
+
+
+ARCHITECTURE = ImageArchitecture(load_clip_vision, processor="clip")

@@ -17,8 +17,14 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from asif_jax.encoders.image.vit import pool
-from asif_jax.encoders.layers.patches import Patches, patch_count, resize_positions
+from asif_jax.encoders.image.architecture import ImageArchitecture
+from asif_jax.encoders.layers.patches import (
+    PATCH_POOLINGS,
+    Patches,
+    patch_count,
+    pool_patches,
+    resize_positions,
+)
 from asif_jax.encoders.layers.pre_norm import Block, FeedForward, layer_norm
 from asif_jax.encoders.weights.config import read_json, sizes
 from asif_jax.encoders.weights.published import published_name, read_tensors, with_weights
@@ -106,7 +112,7 @@ class DINOv2(nnx.Module):
         tokens = jnp.concatenate([*first, tokens], axis=1)
         for block in self.blocks:
             tokens = block(tokens)
-        return pool(self.norm(tokens), self.pooling, others=others)
+        return pool_patches(self.norm(tokens), self.pooling, others=others)
 
 
 def _block(config: DINOv2Config, dtype: DTypeLike, rngs: nnx.Rngs) -> Block:
@@ -183,7 +189,7 @@ def load_dinov2(directory: Path, *, pooling: str = "cls", dtype: DTypeLike = jnp
     Args:
       directory: with config.json and the weights.
       pooling: "cls" or "mean".
-      dtype: of parameters and products, float32 or bfloat16.
+      dtype: the type of parameters and products, float32 or bfloat16.
 
     Returns:
       The module with its weights.
@@ -207,3 +213,6 @@ def load_dinov2(directory: Path, *, pooling: str = "cls", dtype: DTypeLike = jnp
         source=directory,
         unused=_UNUSED,
     )
+
+
+ARCHITECTURE = ImageArchitecture(load_dinov2, processor="bit", poolings=PATCH_POOLINGS)

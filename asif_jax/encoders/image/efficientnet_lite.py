@@ -2,7 +2,7 @@
 
 Tan and Le, "EfficientNet", ICML 2019, in the Lite variant of its authors: no squeeze-and-excite,
 ReLU6, stem and head of fixed width. BatchNorm, frozen, is folded into the convolutions. In bfloat16
-only the pointwise convolutions are, where the work is: the others do not bear it.
+only the pointwise convolutions are, where the work is: the others lose too much accuracy.
 """
 
 import dataclasses
@@ -18,16 +18,24 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from asif_jax.encoders.weights.published import published_name, read_tensors, with_weights
+from asif_jax.encoders.encoder import Encoder, pure
+from asif_jax.encoders.image.processing import squares
+from asif_jax.encoders.layers.depthwise import Depthwise
+from asif_jax.encoders.weights.published import (
+    hash_files,
+    published_name,
+    read_tensors,
+    with_weights,
+)
 
-FEATURES = 1280
+_FEATURES = 1280
 _STEM, _CLASSES = 32, 1000
 _BATCH_NORM_EPSILON = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class EfficientNetLiteConfig:
-    """Scaling of one variant; resolution in pixels."""
+    """How one variant scales width and depth, and its resolution in pixels."""
 
     width: float
     depth: float
@@ -65,76 +73,7 @@ _STAGES = (
 )
 
 
-class Depthwise(nnx.Module):
-    """A convolution of every channel by itself, with TensorFlow's "SAME" padding."""
-
-    def __init__(self, channels: int, kernel: int, stride: int, *, rngs: nnx.Rngs):
-        self.stride = stride
-        shape = (kernel, kernel, 1, channels)
-        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), shape))
-        self.bias = nnx.Param(jnp.zeros(channels))
-
-    def __call__(self, images: Array) -> Array:
-        # XLA's CPU backend has no fast grouped convolution; accelerators do.
-        convolved = jax.lax.platform_dependent(
-            images,
-            self.kernel.get_value(),
-            cpu=lambda x, kernel: depthwise_by_shifts(x, kernel, stride=self.stride),
-            default=lambda x, kernel: depthwise_by_groups(x, kernel, stride=self.stride),
-        )
-        return convolved + self.bias.get_value()
-
-
-def depthwise_by_groups(images: Array, kernel: Array, *, stride: int) -> Array:
-    """Depthwise convolution as the compiler's grouped convolution.
-
-    Args:
-      images: [batch, h, w, channels].
-      kernel: [k, k, 1, channels].
-      stride: in both directions.
-
-    Returns:
-      [batch, ceil(h / stride), ceil(w / stride), channels].
-    """
-    return jax.lax.conv_general_dilated(
-        images,
-        kernel,
-        (stride, stride),
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=images.shape[-1],
-    )
-
-
-def depthwise_by_shifts(images: Array, kernel: Array, *, stride: int) -> Array:
-    """The same as a sum of k x k shifted and scaled copies.
-
-    Args:
-      images: [batch, h, w, channels].
-      kernel: [k, k, 1, channels].
-      stride: in both directions.
-
-    Returns:
-      [batch, ceil(h / stride), ceil(w / stride), channels].
-    """
-    size = kernel.shape[0]
-    outputs = [-(-side // stride) for side in images.shape[1:3]]
-    missing = [
-        max((count - 1) * stride + size - side, 0)
-        for count, side in zip(outputs, images.shape[1:3], strict=True)
-    ]
-    padding = [(0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)]
-    padded = jnp.pad(images, padding)
-    result = jnp.zeros([], images.dtype)
-    for row in range(size):
-        for column in range(size):
-            rows = slice(row, row + (outputs[0] - 1) * stride + 1, stride)
-            columns = slice(column, column + (outputs[1] - 1) * stride + 1, stride)
-            result = result + padded[:, rows, columns] * kernel[row, column, 0]
-    return result
-
-
-class Linear(nnx.Module):
+class Pointwise(nnx.Module):
     """A pointwise convolution: its product in `dtype`, the bias and the result float32."""
 
     def __init__(self, inputs: int, outputs: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
@@ -148,8 +87,8 @@ class Linear(nnx.Module):
         return product + self.bias.get_value()
 
 
-class Block(nnx.Module):
-    """Mobile inverted bottleneck: expand, depthwise, project, and add the input if it fits."""
+class InvertedBottleneck(nnx.Module):
+    """MobileNet's inverted bottleneck: expand, depthwise, project, and add the input if it fits."""
 
     def __init__(
         self,
@@ -161,12 +100,12 @@ class Block(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        linear = functools.partial(Linear, dtype=dtype, rngs=rngs)
+        pointwise = functools.partial(Pointwise, dtype=dtype, rngs=rngs)
         width = inputs * stage.expansion
         self.residual = stride == 1 and inputs == outputs
-        self.expand = linear(inputs, width) if stage.expansion > 1 else None
+        self.expand = pointwise(inputs, width) if stage.expansion > 1 else None
         self.depthwise = Depthwise(width, stage.kernel, stride, rngs=rngs)
-        self.project = linear(width, outputs)
+        self.project = pointwise(width, outputs)
 
     def __call__(self, images: Array) -> Array:
         hidden = images if self.expand is None else jax.nn.relu6(self.expand(images))
@@ -190,11 +129,12 @@ class EfficientNetLite(nnx.Module):
             outputs = _scaled_channels(stage.channels, config.width)
             for repeat in range(_repeats(index, config.depth)):
                 stride = stage.stride if repeat == 0 else 1
-                blocks.append(Block(inputs, outputs, stage, stride, dtype=dtype, rngs=rngs))
+                block = InvertedBottleneck(inputs, outputs, stage, stride, dtype=dtype, rngs=rngs)
+                blocks.append(block)
                 inputs = outputs
         self.blocks = nnx.List(blocks)
-        self.head = Linear(inputs, FEATURES, dtype=dtype, rngs=rngs)
-        self.classifier = Linear(FEATURES, _CLASSES, dtype=dtype, rngs=rngs)
+        self.head = Pointwise(inputs, _FEATURES, dtype=dtype, rngs=rngs)
+        self.classifier = Pointwise(_FEATURES, _CLASSES, dtype=dtype, rngs=rngs)
 
     def __call__(self, pixels: Array) -> Array:
         """Embeds images.
@@ -291,7 +231,7 @@ def load_efficientnet_lite(
     Args:
       path: the .pth file.
       config: the variant it holds.
-      dtype: of the pointwise convolutions, float32 or bfloat16.
+      dtype: the type of the pointwise convolutions, float32 or bfloat16.
 
     Returns:
       The module with its weights.
@@ -309,4 +249,45 @@ def load_efficientnet_lite(
         folded,
         checkpoint_name,
         source=path,
+    )
+
+
+def load(
+    checkpoint: Path,
+    *,
+    name: str,
+    dtype: DTypeLike = jnp.float32,
+    pooling: str | None = None,
+    prompt: str | None = None,
+) -> Encoder:
+    """Loads an image encoder.
+
+    Args:
+      checkpoint: the .pth file, whose name begins with that of its variant.
+      name: the encoder's name for people.
+      dtype: the type of the pointwise convolutions, float32 or bfloat16.
+      pooling: must be None, because there is no choice.
+      prompt: must be None, because images have no prompt.
+
+    Returns:
+      The encoder.
+
+    Raises:
+      ValueError: a pooling or prompt; or the file is damaged, or a tensor is missing or misshaped.
+    """
+    if pooling or prompt:
+        raise ValueError(f"{name} is an image encoder, without choice of pooling or prompt")
+    variant = next(each for each in CONFIGS if checkpoint.name.startswith(each))
+    config = CONFIGS[variant]
+    apply, params = pure(load_efficientnet_lite(checkpoint, config, dtype=dtype))
+    precision = "" if jnp.dtype(dtype) == jnp.float32 else f" {jnp.dtype(dtype).name}"
+    weights = hash_files(checkpoint)
+    return Encoder(
+        apply,
+        params,
+        functools.partial(squares, resolution=config.resolution),
+        modality="image",
+        name=name,
+        dimension=_FEATURES,
+        identity=f"{variant} {weights} whole image at {config.resolution} px{precision}",
     )

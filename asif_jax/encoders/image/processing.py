@@ -28,13 +28,13 @@ class ImageProcessing:
     """What happens to an image before the encoder's first layer.
 
     Attributes:
-      size: (height, width) to resize to; or the length of the shorter edge, the aspect ratio kept;
-        or None to leave the size alone.
-      resample: the filter, by PIL's number.
-      crop: (height, width) of the central part that is kept; None keeps all.
-      scale: factor on the pixels, which lie between 0 and 255.
-      mean: of each channel, subtracted after scaling.
-      std: of each channel, divided by then.
+      size: is the (height, width) to resize to; or the length of the shorter edge, when the aspect
+        ratio is kept; or None, when images keep their size.
+      resample: is the filter for resizing, by PIL's number.
+      crop: is the (height, width) of the central part that is kept; None keeps all.
+      scale: multiplies the pixels, which lie between 0 and 255.
+      mean: is subtracted from each channel after scaling.
+      std: divides each channel after that.
     """
 
     size: tuple[int, int] | int | None
@@ -62,7 +62,7 @@ def read_image_processing(directory: Path, *, default: str) -> ImageProcessing:
     """Reads preprocessor_config.json, or the image part of a processor_config.json.
 
     Args:
-      directory: of the checkpoint.
+      directory: the checkpoint's directory.
       default: the kind of processor, "vit", "siglip", "deit", "clip" or "bit", whose settings fill
         in what a file of no stated kind leaves out.
 
@@ -145,8 +145,8 @@ def prepare(images: Sequence[Image.Image], *, processing: ImageProcessing) -> np
     """Resizes and crops images.
 
     Args:
-      images: of any mode; transparency is put on white.
-      processing: how.
+      images: images of any mode; what is transparent becomes white.
+      processing: how to resize and crop.
 
     Returns:
       [batch, height, width, 3] uint8.
@@ -161,7 +161,7 @@ def prepare(images: Sequence[Image.Image], *, processing: ImageProcessing) -> np
 
 
 def _prepare_one(image: Image.Image, processing: ImageProcessing) -> np.ndarray:
-    image = _to_rgb(image)
+    image = _on_white(image)
     if (size := processing.size) is not None:
         height, width = _keep_aspect(image, size) if isinstance(size, int) else size
         image = image.resize((width, height), processing.resample)
@@ -169,7 +169,7 @@ def _prepare_one(image: Image.Image, processing: ImageProcessing) -> np.ndarray:
     return pixels if processing.crop is None else _central(pixels, *processing.crop)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _on_white(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" or not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
@@ -209,7 +209,7 @@ def normalize(pixels: ArrayLike, processing: ImageProcessing) -> Array:
 
     Args:
       pixels: [batch, height, width, 3], 0 to 255, any real type.
-      processing: how.
+      processing: how to scale and normalize.
 
     Returns:
       [batch, height, width, 3] float32.
@@ -223,7 +223,7 @@ def describe(processing: ImageProcessing) -> str:
     """The processing in a few words, for an encoder's identity.
 
     Args:
-      processing: what to describe.
+      processing: the processing.
 
     Returns:
       One line.

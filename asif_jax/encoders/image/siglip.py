@@ -17,6 +17,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
+from asif_jax.encoders.image.architecture import ImageArchitecture
 from asif_jax.encoders.layers.attention import attention
 from asif_jax.encoders.layers.patches import Patches, patch_count, resize_positions
 from asif_jax.encoders.layers.pre_norm import (
@@ -147,7 +148,7 @@ def load_siglip_vision(directory: Path, *, dtype: DTypeLike = jnp.float32) -> Si
 
     Args:
       directory: with config.json and the weights, of both towers or of this one.
-      dtype: of parameters and products, float32 or bfloat16.
+      dtype: the type of parameters and products, float32 or bfloat16.
 
     Returns:
       The module with its weights.
@@ -165,3 +166,6 @@ def load_siglip_vision(directory: Path, *, dtype: DTypeLike = jnp.float32) -> Si
         source=directory,
         unused=_UNUSED,
     )
+
+
+ARCHITECTURE = ImageArchitecture(load_siglip_vision, processor="siglip")

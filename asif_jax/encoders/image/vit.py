@@ -15,7 +15,14 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from asif_jax.encoders.layers.patches import Patches, patch_count, resize_positions
+from asif_jax.encoders.image.architecture import ImageArchitecture
+from asif_jax.encoders.layers.patches import (
+    PATCH_POOLINGS,
+    Patches,
+    patch_count,
+    pool_patches,
+    resize_positions,
+)
 from asif_jax.encoders.layers.pre_norm import PreNormConfig, blocks, layer_norm
 from asif_jax.encoders.weights.config import read_json, sizes
 from asif_jax.encoders.weights.published import published_name, read_tensors, with_weights
@@ -87,29 +94,7 @@ class ViT(nnx.Module):
         tokens = jnp.concatenate([first, tokens], axis=1)
         for block in self.blocks:
             tokens = block(tokens)
-        return pool(self.norm(tokens), self.pooling, others=first.shape[1])
-
-
-def pool(tokens: Array, pooling: str, *, others: int) -> Array:
-    """One embedding of an image's tokens.
-
-    Args:
-      tokens: [batch, length, width].
-      pooling: "cls", the first token, or "mean", of the patches' tokens.
-      others: how many tokens come before the patches' own.
-
-    Returns:
-      [batch, width] float32.
-
-    Raises:
-      ValueError: another pooling.
-    """
-    tokens = tokens.astype(jnp.float32)
-    if pooling == "cls":
-        return tokens[:, 0]
-    if pooling == "mean":
-        return tokens[:, others:].mean(axis=1)
-    raise ValueError(f"unknown pooling {pooling!r} of images: only cls and mean")
+        return pool_patches(self.norm(tokens), self.pooling, others=first.shape[1])
 
 
 _CHECKPOINT_NAMES: Mapping[str, str] = {
@@ -135,7 +120,7 @@ def load_vit(directory: Path, *, pooling: str = "cls", dtype: DTypeLike = jnp.fl
     Args:
       directory: with config.json and the weights.
       pooling: "cls" or "mean".
-      dtype: of parameters and products, float32 or bfloat16.
+      dtype: the type of parameters and products, float32 or bfloat16.
 
     Returns:
       The module with its weights.
@@ -154,3 +139,7 @@ def load_vit(directory: Path, *, pooling: str = "cls", dtype: DTypeLike = jnp.fl
         source=directory,
         unused=_UNUSED,
     )
+
+
+ARCHITECTURE = ImageArchitecture(load_vit, processor="vit", poolings=PATCH_POOLINGS)
+DEIT_ARCHITECTURE = ImageArchitecture(load_vit, processor="deit", poolings=PATCH_POOLINGS)

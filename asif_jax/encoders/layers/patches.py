@@ -127,3 +127,29 @@ def _cubic(x: np.ndarray, *, a: float) -> np.ndarray:
     near = ((a + 2) * x - (a + 3)) * x**2 + 1
     far = a * (((x - 5) * x + 8) * x - 4)
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+# How the tokens of an image may become one embedding, the default first.
+PATCH_POOLINGS = ("cls", "mean")
+
+
+def pool_patches(tokens: Array, pooling: str, *, others: int) -> Array:
+    """One embedding of an image's tokens.
+
+    Args:
+      tokens: [batch, length, width].
+      pooling: "cls", the first token, or "mean", of the patches' tokens.
+      others: how many tokens come before the patches' own.
+
+    Returns:
+      [batch, width] float32.
+
+    Raises:
+      ValueError: another pooling.
+    """
+    tokens = tokens.astype(jnp.float32)
+    if pooling == "cls":
+        return tokens[:, 0]
+    if pooling == "mean":
+        return tokens[:, others:].mean(axis=1)
+    raise ValueError(f"unknown pooling {pooling!r} of images: only cls and mean")

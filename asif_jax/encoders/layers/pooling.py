@@ -68,11 +68,11 @@ class Dense:
     """A linear map of an embedding and what is applied to the result.
 
     Attributes:
-      inputs: width of what it takes.
-      outputs: width of what it gives.
-      name: of its tensors in the checkpoint, less ".weight" and ".bias".
-      bias: whether it adds one.
-      activation: "Identity", "Tanh", "ReLU" or "Sigmoid", as PyTorch names them.
+      inputs: is the width of its input.
+      outputs: is the width of its output.
+      name: precedes ".weight" and ".bias" in the names of its tensors in the checkpoint.
+      bias: says whether it adds a bias.
+      activation: is "Identity", "Tanh", "ReLU" or "Sigmoid", as PyTorch names them.
     """
 
     inputs: int
@@ -87,9 +87,9 @@ class Head:
     """How token vectors become an embedding.
 
     Attributes:
-      poolings: names among `POOLINGS`; several are concatenated.
-      dense: applied one after the other.
-      unit: whether embeddings are scaled to unit length at last.
+      poolings: lists names among `POOLINGS`, whose results are concatenated.
+      dense: lists linear maps, which are applied one after the other.
+      unit: says whether embeddings are scaled to unit length in the end.
     """
 
     poolings: tuple[str, ...] = ("mean",)
@@ -97,7 +97,7 @@ class Head:
     unit: bool = False
 
 
-def pool(tokens: Array, mask: Array, poolings: Sequence[str]) -> Array:
+def pool_tokens(tokens: Array, mask: Array, poolings: Sequence[str]) -> Array:
     """One vector of a sentence's tokens, in float32.
 
     Args:
@@ -110,7 +110,7 @@ def pool(tokens: Array, mask: Array, poolings: Sequence[str]) -> Array:
 
     Example:
       >>> tokens = jnp.array([[[1.0], [5.0], [9.0]]])
-      >>> pool(tokens, jnp.array([[True, True, False]]), ["cls", "mean", "max"]).tolist()
+      >>> pool_tokens(tokens, jnp.array([[True, True, False]]), ["cls", "mean", "max"]).tolist()
       [[1.0, 3.0, 5.0]]
     """
     tokens = tokens.astype(jnp.float32)
@@ -176,7 +176,7 @@ class SentenceEncoder(nnx.Module):
         if (length := batch["ids"].shape[-1]) > self.longest:
             raise ValueError(f"sentences of {length} tokens, where {self.longest} are the most")
         tokens = self.transformer(batch["ids"], batch["mask"])  # pyright: ignore[reportCallIssue]
-        embeddings = self.projection(pool(tokens, batch["mask"], self.poolings))
+        embeddings = self.projection(pool_tokens(tokens, batch["mask"], self.poolings))
         if not self.unit:
             return embeddings
         length = jnp.linalg.norm(embeddings, axis=-1, keepdims=True)

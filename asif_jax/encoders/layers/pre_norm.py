@@ -26,10 +26,10 @@ def layer_norm(width: int, *, epsilon: float, dtype: DTypeLike, rngs: nnx.Rngs) 
     """A layer norm that computes in float32 and returns `dtype`.
 
     Args:
-      width: of the tokens.
+      width: the width of the tokens.
       epsilon: added to the variance.
-      dtype: of the result.
-      rngs: as Flax wants them.
+      dtype: the type of the result.
+      rngs: Flax's streams of random numbers.
 
     Returns:
       The module.
@@ -131,8 +131,8 @@ def feed_forward(config: PreNormConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> 
 
     Args:
       config: its sizes.
-      dtype: of parameters and products.
-      rngs: as Flax wants them.
+      dtype: the type of parameters and products.
+      rngs: Flax's streams of random numbers.
 
     Returns:
       The module.
@@ -148,9 +148,9 @@ def blocks(
 
     Args:
       config: their sizes and number.
-      bias: of queries, keys and values.
-      dtype: of parameters and products.
-      rngs: as Flax wants them.
+      bias: whether queries, keys and values have one.
+      dtype: the type of parameters and products.
+      rngs: Flax's streams of random numbers.
 
     Returns:
       The blocks.

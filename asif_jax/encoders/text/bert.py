@@ -16,14 +16,15 @@ from jax.typing import DTypeLike
 
 from asif_jax.encoders.layers.post_norm import PostNormBlock, PostNormConfig
 from asif_jax.encoders.layers.pre_norm import layer_norm
+from asif_jax.encoders.text.architecture import TextArchitecture
 from asif_jax.encoders.weights.published import published_name
 
 # What published checkpoints hold beyond the transformer.
-UNUSED = ("pooler.*", "cls.*", "classifier.*", "qa_outputs.*", "embeddings.position_ids")
+_UNUSED = ("pooler.*", "cls.*", "classifier.*", "qa_outputs.*", "embeddings.position_ids")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BertConfig(PostNormConfig):
+class BERTConfig(PostNormConfig):
     """The sizes of a BERT, by the names of its config.json."""
 
     type_vocab_size: int
@@ -34,10 +35,10 @@ class BertConfig(PostNormConfig):
         return self.max_position_embeddings
 
 
-class Bert(nnx.Module):
+class BERT(nnx.Module):
     """Token ids to a vector for each token."""
 
-    def __init__(self, config: BertConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: BERTConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         width = config.hidden_size
         embed = functools.partial(nnx.Embed, dtype=dtype, param_dtype=dtype, rngs=rngs)
         self.words = embed(config.vocab_size, width)
@@ -89,7 +90,7 @@ def checkpoint_name(path: tuple[Any, ...]) -> str:
     """Name of a parameter in the published checkpoint.
 
     Args:
-      path: its path in `Bert`.
+      path: its path in `BERT`.
 
     Returns:
       The tensor's name.
@@ -99,3 +100,6 @@ def checkpoint_name(path: tuple[Any, ...]) -> str:
       'encoder.layer.3.intermediate.dense.weight'
     """
     return published_name(path, _CHECKPOINT_MODULES, layer="encoder.layer")
+
+
+ARCHITECTURE = TextArchitecture(BERTConfig, BERT, checkpoint_name, prefix="bert.", unused=_UNUSED)

@@ -14,15 +14,17 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
+from asif_jax.encoders.layers.pooling import Dense, Head
 from asif_jax.encoders.layers.pre_norm import CLIP_BLOCK_NAMES, PreNormConfig, blocks, layer_norm
+from asif_jax.encoders.text.architecture import TextArchitecture
 from asif_jax.encoders.weights.published import published_name
 
 # What published checkpoints hold beyond the text tower.
-UNUSED = ("vision_model.*", "visual_projection.*", "logit_scale", "embeddings.position_ids")
+_UNUSED = ("vision_model.*", "visual_projection.*", "logit_scale", "embeddings.position_ids")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClipTextConfig(PreNormConfig):
+class CLIPTextConfig(PreNormConfig):
     """The sizes of a text tower, by the names of config.json, which leaves out usual ones."""
 
     vocab_size: int = 49408
@@ -39,10 +41,10 @@ class ClipTextConfig(PreNormConfig):
         return self.max_position_embeddings
 
 
-class ClipText(nnx.Module):
+class CLIPText(nnx.Module):
     """Token ids to a vector for each token, which knows those before it."""
 
-    def __init__(self, config: ClipTextConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: CLIPTextConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         width, epsilon = config.hidden_size, config.layer_norm_eps
         embed = functools.partial(nnx.Embed, dtype=dtype, param_dtype=dtype, rngs=rngs)
         self.words = embed(config.vocab_size, width)
@@ -72,7 +74,7 @@ class ClipText(nnx.Module):
         """Which tokens each token sees: itself and those before it.
 
         Args:
-          length: of the sentences, in tokens.
+          length: the length of the sentences, in tokens.
 
         Returns:
           [length, length] bool, by seeing and by seen token.
@@ -92,7 +94,7 @@ def checkpoint_name(path: tuple[Any, ...]) -> str:
     """Name of a parameter in the published checkpoint, less its "text_model.".
 
     Args:
-      path: its path in `ClipText`.
+      path: its path in `CLIPText`.
 
     Returns:
       The tensor's name.
@@ -102,3 +104,15 @@ def checkpoint_name(path: tuple[Any, ...]) -> str:
       'encoder.layers.3.mlp.fc1.weight'
     """
     return published_name(path, _CHECKPOINT_MODULES, layer="encoder.layers")
+
+
+def _head(config: Mapping[str, Any], sizes: CLIPTextConfig) -> Head:
+    """The projection of the last token into the space shared with images."""
+    outputs = config.get("projection_dim", 512)
+    projection = Dense(sizes.hidden_size, outputs, "text_projection", bias=False)
+    return Head(("lasttoken",), (projection,))
+
+
+ARCHITECTURE = TextArchitecture(
+    CLIPTextConfig, CLIPText, checkpoint_name, prefix="text_model.", unused=_UNUSED, head=_head
+)

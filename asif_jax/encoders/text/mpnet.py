@@ -17,11 +17,12 @@ from jax.typing import ArrayLike, DTypeLike
 
 from asif_jax.encoders.layers.post_norm import PostNormBlock, PostNormConfig
 from asif_jax.encoders.layers.pre_norm import layer_norm
+from asif_jax.encoders.text.architecture import TextArchitecture
 from asif_jax.encoders.text.roberta import positions_after_padding
 from asif_jax.encoders.weights.published import published_name
 
 # What published checkpoints hold beyond the transformer.
-UNUSED = ("pooler.*", "lm_head.*", "classifier.*", "qa_outputs.*", "embeddings.position_ids")
+_UNUSED = ("pooler.*", "lm_head.*", "classifier.*", "qa_outputs.*", "embeddings.position_ids")
 
 _PADDING = 1
 _FARTHEST = 128
@@ -74,7 +75,7 @@ class MPNet(nnx.Module):
         """What each head adds to its logits, by how far apart two tokens are.
 
         Args:
-          length: of the sentences, in tokens.
+          length: the length of the sentences, in tokens.
 
         Returns:
           [heads, length, length] float32, by querying and by queried token.
@@ -140,3 +141,8 @@ def checkpoint_name(path: tuple[Any, ...]) -> str:
       'encoder.layer.3.attention.attn.q.weight'
     """
     return published_name(path, _CHECKPOINT_MODULES, layer="encoder.layer")
+
+
+ARCHITECTURE = TextArchitecture(
+    MPNetConfig, MPNet, checkpoint_name, prefix="mpnet.", unused=_UNUSED
+)

@@ -11,14 +11,15 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from asif_jax.encoders.text.bert import Bert, BertConfig
+from asif_jax.encoders.text.architecture import TextArchitecture
+from asif_jax.encoders.text.bert import BERT, BERTConfig, checkpoint_name
 
 # What published checkpoints hold beyond the transformer.
-UNUSED = ("pooler.*", "lm_head.*", "classifier.*", "qa_outputs.*", "embeddings.position_ids")
+_UNUSED = ("pooler.*", "lm_head.*", "classifier.*", "qa_outputs.*", "embeddings.position_ids")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RobertaConfig(BertConfig):
+class RoBERTaConfig(BERTConfig):
     """The sizes of a RoBERTa, by the names of its config.json."""
 
     pad_token_id: int = 1
@@ -29,10 +30,10 @@ class RobertaConfig(BertConfig):
         return self.max_position_embeddings - self.pad_token_id - 1
 
 
-class Roberta(Bert):
+class RoBERTa(BERT):
     """Token ids to a vector for each token."""
 
-    def __init__(self, config: RobertaConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: RoBERTaConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         super().__init__(config, dtype=dtype, rngs=rngs)
         self.padding = config.pad_token_id
 
@@ -57,3 +58,8 @@ def positions_after_padding(ids: Array, padding: int) -> Array:
     """
     real = (ids != padding).astype(jnp.int32)
     return jnp.cumsum(real, axis=-1) * real + padding
+
+
+ARCHITECTURE = TextArchitecture(
+    RoBERTaConfig, RoBERTa, checkpoint_name, prefix="roberta.", unused=_UNUSED
+)

@@ -27,12 +27,12 @@ class SentenceModules:
     """What surrounds the transformer of a text encoder.
 
     Attributes:
-      transformer: the directory with config.json, weights and tokenizer.
-      head: how tokens become an embedding; None if the directory does not say.
-      max_length: the longest sentence in tokens; None if the directory does not say.
-      lower_case: whether texts are lower-cased before the tokenizer.
-      prompts: name -> what is put before a text.
-      default_prompt: the name of the prompt that is used unasked.
+      transformer: is the directory with config.json, weights and tokenizer.
+      head: says how tokens become an embedding; None if the directory does not say.
+      max_length: is the largest number of tokens of a text; None if the directory does not say.
+      lower_case: says whether texts are lower-cased before the tokenizer.
+      prompts: maps the name of a prompt to what is put before a text.
+      default_prompt: names the prompt that is used if none is asked for.
     """
 
     transformer: Path
@@ -46,7 +46,7 @@ class SentenceModules:
         """What is put before every text.
 
         Args:
-          name: of a prompt; by default the directory's default.
+          name: the name of a prompt; by default the directory's default.
 
         Returns:
           The prompt, empty if there is none.
@@ -67,7 +67,7 @@ def read_sentence_modules(directory: Path) -> SentenceModules:
     """Reads what a directory says about its sentence encoder.
 
     Args:
-      directory: of sentence-transformers' form, or with a transformer alone.
+      directory: a directory of sentence-transformers' form, or one with a transformer alone.
 
     Returns:
       What it says.

@@ -5,18 +5,22 @@ every token sees all, padding too, and that all sentences are padded to one leng
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
-from asif_jax.encoders.text.clip import ClipText, ClipTextConfig
+from asif_jax.encoders.layers.pooling import Dense, Head
+from asif_jax.encoders.text.architecture import TextArchitecture
+from asif_jax.encoders.text.clip import CLIPText, CLIPTextConfig, checkpoint_name
 
 # What published checkpoints hold beyond the text tower.
-UNUSED = ("vision_model.*", "logit_scale", "logit_bias", "embeddings.position_ids")
+_UNUSED = ("vision_model.*", "logit_scale", "logit_bias", "embeddings.position_ids")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SiglipTextConfig(ClipTextConfig):
+class SigLIPTextConfig(CLIPTextConfig):
     """The sizes of a text tower, by the names of config.json, which leaves out usual ones."""
 
     vocab_size: int = 32000
@@ -26,11 +30,30 @@ class SiglipTextConfig(ClipTextConfig):
     max_position_embeddings: int = 64
     layer_norm_eps: float = 1e-6
     hidden_act: str = "gelu_pytorch_tanh"
+    # The width of the embedding; by default that of the tokens.
+    projection_size: int | None = None
 
 
-class SiglipText(ClipText):
+class SigLIPText(CLIPText):
     """Token ids to a vector for each token."""
 
     def visible(self, length: int) -> Array:
         """Which tokens each token sees: all."""
         return jnp.ones([length, length], bool)
+
+
+def _head(config: Mapping[str, Any], sizes: SigLIPTextConfig) -> Head:
+    """The linear map of the last token into the space shared with images."""
+    outputs = sizes.projection_size or sizes.hidden_size
+    return Head(("lasttoken",), (Dense(sizes.hidden_size, outputs, "head"),))
+
+
+ARCHITECTURE = TextArchitecture(
+    SigLIPTextConfig,
+    SigLIPText,
+    checkpoint_name,
+    prefix="text_model.",
+    unused=_UNUSED,
+    head=_head,
+    full=True,
+)

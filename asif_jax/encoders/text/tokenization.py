@@ -16,14 +16,14 @@ _QUIET = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """Strings to what a text encoder takes.
+    """Turns strings into the batch that a text encoder requires.
 
     Attributes:
-      fast: a tokenizer of transformers.
-      limit: the longest sentence in tokens; longer ones are cut.
-      prompt: put before every text.
-      lower_case: whether texts are lower-cased first.
-      full: whether all texts are padded to the limit, with padding that counts as text.
+      fast: is a tokenizer of transformers.
+      limit: is the largest number of tokens of a text; longer texts are cut.
+      prompt: is put before every text.
+      lower_case: says whether texts are lower-cased first.
+      full: says whether all texts are padded to the limit, with padding that counts as text.
     """
 
     fast: Any
@@ -60,7 +60,7 @@ def tokenizer_files(directory: Path) -> tuple[Path, ...]:
     """The files that define a checkpoint's tokenizer.
 
     Args:
-      directory: of the checkpoint.
+      directory: the checkpoint's directory.
 
     Returns:
       Those present among the files that tokenizers are published in.
@@ -78,7 +78,7 @@ def fast_tokenizer(directory: Path) -> Any:
     """The tokenizer of transformers that a checkpoint was published with.
 
     Args:
-      directory: of the checkpoint.
+      directory: the checkpoint's directory.
 
     Returns:
       The tokenizer.

@@ -14,13 +14,13 @@ def read_json(path: Path, *, kind: type = dict) -> Any:
 
     Args:
       path: the file.
-      kind: of its content, dict or list.
+      kind: the type that its content must have, dict or list.
 
     Returns:
       Its content.
 
     Raises:
-      ValueError: it is missing, no JSON, or of another kind; names it.
+      ValueError: it is missing, is not JSON, or holds another type; the message names it.
     """
     try:
         content = json.loads(path.read_bytes())

@@ -98,7 +98,7 @@ def _read_safetensor(path: Path, name: str) -> np.ndarray:
         return file.get_tensor(name)
 
 
-def fingerprint(*paths: Path) -> str:
+def hash_files(*paths: Path) -> str:
     """First 16 hexadecimal digits of the sha256 of files, one after the other.
 
     Args:
@@ -116,7 +116,7 @@ def fingerprint(*paths: Path) -> str:
 
 def _check_hash(path: Path) -> None:
     named = re.search(r"-([0-9a-f]{8,16})\.pth$", path.name)
-    if named and not fingerprint(path).startswith(named[1]):
+    if named and not hash_files(path).startswith(named[1]):
         raise ValueError(f"{path} is cut short or damaged: its sha256 does not start {named[1]}")
 
 

@@ -11,7 +11,7 @@ class Tensors(Mapping[str, np.ndarray]):
     """The tensors of a checkpoint. Looking one up reads it; nothing read is kept.
 
     Attributes:
-      readers: tensor name -> what reads it.
+      readers: maps the name of a tensor to the function that reads it.
 
     Example:
       >>> tensors = Tensors({"bert.bias": lambda: np.zeros(3)})

@@ -7,12 +7,12 @@ import pytest
 import text_checkpoints
 from flax import nnx
 
-from asif_jax.encoders.text.bert import Bert, BertConfig, checkpoint_name
+from asif_jax.encoders.text.bert import BERT, BERTConfig, checkpoint_name
 from asif_jax.encoders.weights.published import with_weights
 
 erf = np.vectorize(math.erf)
 
-CONFIG = BertConfig(
+CONFIG = BERTConfig(
     vocab_size=50,
     hidden_size=16,
     num_hidden_layers=2,
@@ -25,7 +25,7 @@ CONFIG = BertConfig(
 
 
 def build(rngs, dtype=jnp.float32):
-    return Bert(CONFIG, dtype=dtype, rngs=rngs)
+    return BERT(CONFIG, dtype=dtype, rngs=rngs)
 
 
 def oracle_tokens(tensors, ids):
@@ -89,7 +89,8 @@ def test_matches_oracle(model, tensors, batch):
 def test_padding_changes_nothing(model, batch):
     ids, mask = batch
     padded = np.pad(ids, ((0, 0), (0, 4)), constant_values=9), np.pad(mask, ((0, 0), (0, 4)))
-    result, longer = model(ids, mask), model(*padded)[:, :8]
+    run = jax.jit(model)
+    result, longer = run(ids, mask), run(*padded)[:, :8]
     np.testing.assert_allclose(longer[mask], result[mask], atol=1e-5)
 
 
@@ -100,9 +101,9 @@ def test_vmap_and_grad(model, batch):
         return nnx.merge(graph, params)(ids, mask)
 
     rows = [x[:, None] for x in batch]
-    mapped = jax.vmap(apply, in_axes=(None, 0, 0))(params, *rows)[:, 0]
+    mapped = jax.jit(jax.vmap(apply, in_axes=(None, 0, 0)))(params, *rows)[:, 0]
     np.testing.assert_allclose(mapped, model(*batch), atol=1e-5)
-    gradient = jax.grad(lambda params: apply(params, *batch)[0, 0, 0])(params)
+    gradient = jax.jit(jax.grad(lambda params: apply(params, *batch)[0, 0, 0]))(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
 
@@ -112,9 +113,10 @@ def test_half_precision_is_close(tensors, model, batch):
         lambda rngs: build(rngs, jnp.bfloat16), tensors, checkpoint_name, source="x", unused=()
     )
     assert half.words.embedding.get_value().dtype == jnp.bfloat16
-    assert half(*batch).dtype == jnp.bfloat16
-    ours = np.asarray(half(*batch), np.float64)[batch[1]]
-    theirs = np.asarray(model(*batch), np.float64)[batch[1]]
+    result = jax.jit(half)(*batch)
+    assert result.dtype == jnp.bfloat16
+    ours = np.asarray(result, np.float64)[batch[1]]
+    theirs = np.asarray(jax.jit(model)(*batch), np.float64)[batch[1]]
     cosines = (
         np.sum(ours * theirs, -1) / np.linalg.norm(ours, axis=-1) / np.linalg.norm(theirs, axis=-1)
     )

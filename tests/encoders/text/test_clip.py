@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import text_checkpoints
 
-from asif_jax.encoders.text.clip import ClipText, ClipTextConfig, checkpoint_name
-from asif_jax.encoders.text.siglip import SiglipText
+from asif_jax.encoders.text.clip import CLIPText, CLIPTextConfig, checkpoint_name
+from asif_jax.encoders.text.siglip import SigLIPText
 from asif_jax.encoders.weights.published import with_weights
 
-CONFIG = ClipTextConfig(
+CONFIG = CLIPTextConfig(
     vocab_size=40,
     hidden_size=12,
     num_hidden_layers=2,
@@ -19,7 +19,7 @@ CONFIG = ClipTextConfig(
 
 
 def build(rngs):
-    return ClipText(CONFIG, rngs=rngs)
+    return CLIPText(CONFIG, rngs=rngs)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_token_knows_those_before_it_alone(model, ids):
 
 def test_a_token_of_siglip_knows_all(tensors, ids):
     siglip = with_weights(
-        lambda rngs: SiglipText(CONFIG, rngs=rngs), tensors, checkpoint_name, source="x", unused=()
+        lambda rngs: SigLIPText(CONFIG, rngs=rngs), tensors, checkpoint_name, source="x", unused=()
     )
     everywhere = np.ones_like(ids, bool)
     changed = ids.copy()
@@ -93,7 +93,7 @@ def test_a_token_of_siglip_knows_all(tensors, ids):
 
 
 def test_usual_sizes_may_be_left_out():
-    assert ClipTextConfig() == ClipTextConfig(vocab_size=49408, max_position_embeddings=77)
+    assert CLIPTextConfig() == CLIPTextConfig(vocab_size=49408, max_position_embeddings=77)
 
 
 def test_vmap(model, ids):

@@ -118,12 +118,13 @@ def test_without_positions_of_any_kind_order_does_not_matter(tensors, batch):
 
 def test_vmap(model, batch):
     ids, mask = (jnp.asarray(x) for x in batch)
-    mapped = jax.vmap(lambda ids, mask: model(ids[None], mask[None])[0])(ids, mask)
-    np.testing.assert_allclose(mapped, model(ids, mask), atol=1e-5)
+    mapped = jax.jit(jax.vmap(lambda ids, mask: model(ids[None], mask[None])[0]))(ids, mask)
+    np.testing.assert_allclose(mapped, jax.jit(model)(ids, mask), atol=1e-5)
 
 
 def test_padding_changes_nothing(model, batch):
     ids, mask = batch
     wider = [(0, 0), (0, 8)]
     padded = np.pad(ids, wider, constant_values=1), np.pad(mask, wider)
-    np.testing.assert_allclose(model(*padded)[:, :30][mask], model(ids, mask)[mask], atol=1e-5)
+    run = jax.jit(model)
+    np.testing.assert_allclose(run(*padded)[:, :30][mask], run(ids, mask)[mask], atol=1e-5)

@@ -7,9 +7,9 @@ import pytest
 import safetensors.numpy
 import text_checkpoints
 
-from asif_jax.encoders.layers.pooling import pool
+from asif_jax import encoders
+from asif_jax.encoders.layers.pooling import pool_tokens
 from asif_jax.encoders.text import bert
-from asif_jax.encoders.text.loading import load_text_encoder
 from asif_jax.encoders.weights.config import sizes
 from asif_jax.encoders.weights.published import with_weights
 
@@ -30,7 +30,7 @@ MEAN = {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True}
 
 def random_bert(config):
     return text_checkpoints.random_tensors(
-        lambda rngs: bert.Bert(sizes(bert.BertConfig, config), rngs=rngs), bert.checkpoint_name
+        lambda rngs: bert.BERT(sizes(bert.BERTConfig, config), rngs=rngs), bert.checkpoint_name
     )
 
 
@@ -59,23 +59,25 @@ def embed(encoder, texts=TEXTS):
 
 
 def load(directory, **options):
-    return load_text_encoder(directory, name="x", **options)
+    return encoders.load(directory, modality="text", **options)
 
 
 def test_a_transformer_alone_gives_the_mean_of_its_tokens(directory):
     encoder = load(directory)
-    assert (encoder.modality, encoder.name, encoder.dimension) == ("text", "x", 16)
+    assert (encoder.modality, encoder.name, encoder.dimension) == ("text", "model", 16)
     config = json.loads((directory / "config.json").read_text())
     model = with_weights(
-        lambda rngs: bert.Bert(sizes(bert.BertConfig, config), rngs=rngs),
+        lambda rngs: bert.BERT(sizes(bert.BERTConfig, config), rngs=rngs),
         tensors_of(directory),
         bert.checkpoint_name,
         source=directory,
     )
     batch = encoder.preprocess(TEXTS)
     for name, expected in {"mean": encoder, "cls": load(directory, pooling="cls")}.items():
-        tokens = model(batch["ids"], batch["mask"])
-        np.testing.assert_allclose(embed(expected), pool(tokens, batch["mask"], [name]), atol=1e-5)
+        tokens = jax.jit(model)(batch["ids"], batch["mask"])
+        np.testing.assert_allclose(
+            embed(expected), pool_tokens(tokens, batch["mask"], [name]), atol=1e-5
+        )
 
 
 def modules(directory, *, pooling=MEAN, more=()):
@@ -273,7 +275,7 @@ def test_truncated_and_missing_files_are_named(directory):
 
 def test_unsupported_configurations_are_named(tmp_path):
     tensors = {"x": np.zeros(1, np.float32)}
-    with pytest.raises(ValueError, match=r"unsupported model_type t5 .*bert, mpnet, roberta"):
+    with pytest.raises(ValueError, match=r"unsupported model_type 't5'; .*bert, .*mpnet, roberta"):
         load(save(tmp_path / "a", tensors=tensors, model_type="t5"))
     with pytest.raises(ValueError, match="relu"):
         load(save(tmp_path / "b", tensors=tensors, hidden_act="relu"))
@@ -312,7 +314,7 @@ def test_vmap_and_grad(directory):
     encoder = load(directory)
     batch = jax.tree.map(jnp.asarray, encoder.preprocess(TEXTS))
     rows = jax.tree.map(lambda x: x[:, None], batch)
-    mapped = jax.vmap(encoder.apply, in_axes=(None, 0))(encoder.params, rows)[:, 0]
+    mapped = jax.jit(jax.vmap(encoder.apply, in_axes=(None, 0)))(encoder.params, rows)[:, 0]
     np.testing.assert_allclose(mapped, encoder.apply(encoder.params, batch), atol=1e-5)
-    gradient = jax.grad(lambda params: encoder.apply(params, batch)[0, 0])(encoder.params)
+    gradient = jax.jit(jax.grad(lambda params: encoder.apply(params, batch)[0, 0]))(encoder.params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
