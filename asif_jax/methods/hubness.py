@@ -195,14 +195,16 @@ def with_csls(method: Method, *, bank: int = 1000, neighbours: int = 10) -> Meth
 
 @functools.partial(jax.jit, static_argnames="count")
 def _spread(live: Array, count: int) -> tuple[Array, Array]:
-    """Slots of live pairs at even distances, [count], and which of them are not surplus."""
-    pairs = jnp.sum(live, dtype=jnp.int32)
-    number = jnp.arange(count, dtype=jnp.int32)
-    # The product of the two would exceed 32 bits at a few million pairs.
-    place = pairs // count * number + pairs % count * number // count
-    place = jnp.where(pairs < count, number, place)
-    slots = jnp.searchsorted(jnp.cumsum(live, dtype=jnp.int32), place + 1)
-    return jnp.minimum(slots, live.shape[0] - 1), number < pairs
+    """Slots of live pairs at even distances, [count], and which of them are not surplus.
+
+    The slots i of the smallest fractions of i times the golden ratio are at even distances, and one
+    pair more or less changes at most one of them.
+    """
+    fractions = jnp.arange(live.shape[0], dtype=jnp.uint32) * jnp.uint32(2654435769)
+    # As signed integers in the opposite order; a dead slot comes after all live ones.
+    order = jax.lax.bitcast_convert_type(~fractions ^ jnp.uint32(1 << 31), jnp.int32)
+    slots = jax.lax.top_k(jnp.where(live, order, jnp.iinfo(jnp.int32).min), count)[1]
+    return slots.astype(jnp.int32), live[slots]
 
 
 def _without_itself(representations: Any, slots: Array) -> Any:

@@ -1,7 +1,8 @@
 """The methods in float64 NumPy, dense and slow, written from their formulas.
 
 An oracle is a function (pairs, left, left modality, right, right modality) -> [b, m] scores, where
-`pairs` maps a modality to [n, d] or [n, captions, d] and holds live pairs alone.
+`pairs` maps a modality to [n, d] or [n, captions, d] and holds live pairs alone. `without` names
+a pair for each row on the right that counts for nothing in its relative representation.
 """
 
 import math
@@ -72,8 +73,14 @@ def _setting(setting, modality, default):
 # Methods over relative representations.
 
 
+def _leave_out(rows, without):
+    if without is not None:
+        rows[np.arange(len(rows)), without] = 0.0
+    return oracle.unit(rows)
+
+
 def paper(*, k=None, p=None):
-    def score(pairs, left, one, right, other):
+    def score(pairs, left, one, right, other, without=None):
         n = len(pairs[one])
         kept = min(800, math.ceil(n / 5)) if k is None else min(k, n)
         power = p
@@ -84,13 +91,13 @@ def paper(*, k=None, p=None):
             similarities = oracle.unit(queries) @ oracle.unit(means_of(pairs[modality])).T
             return oracle.sparsify(similarities, k=kept, p=power)
 
-        return represent(left, one) @ represent(right, other).T
+        return represent(left, one) @ _leave_out(represent(right, other), without).T
 
     return score
 
 
 def asif(*, k=None, p=None, shrinkage=None):
-    def score(pairs, left, one, right, other):
+    def score(pairs, left, one, right, other, without=None):
         n = len(pairs[one])
         kept = min(800 if k is None else k, n)
         power = exponent(n) if p is None else p
@@ -101,7 +108,7 @@ def asif(*, k=None, p=None, shrinkage=None):
             similarities = whitened_similarities(queries, pairs[modality], added)
             return oracle.sparsify(similarities, k=kept, p=power)
 
-        return represent(left, one) @ represent(right, other).T
+        return represent(left, one) @ _leave_out(represent(right, other), without).T
 
     return score
 
@@ -128,7 +135,7 @@ def whitened_similarities(queries, array, shrinkage):
 def _ordered(score):
     """An oracle of the modalities in the order of their names."""
 
-    def either(pairs, left, one, right, other):
+    def either(pairs, left, one, right, other, without=None):
         if one == other:
             partner = min(m for m in pairs if m != one)
             return score(pairs, left, one, right, other, partner)
@@ -211,11 +218,13 @@ def ridge(*, penalty=1.0):
 
 def fused(*methods, weights=None):
     weights = [1.0] * len(methods) if weights is None else weights
-    return lambda *args: sum(w * method(*args) for w, method in zip(weights, methods, strict=True))
+    return lambda *args, **more: sum(
+        w * method(*args, **more) for w, method in zip(weights, methods, strict=True)
+    )
 
 
 def with_square_root(method):
-    def score(pairs, left, one, right, other):
+    def score(pairs, left, one, right, other, without=None):
         rooted = {m: bool((np.asarray(array) >= 0).all()) for m, array in pairs.items()}
 
         def root(rows, modality):
@@ -223,21 +232,24 @@ def with_square_root(method):
             return np.sqrt(np.maximum(rows, 0.0)) if rooted[modality] else rows
 
         pairs = {m: root(array, m) for m, array in pairs.items()}
-        return method(pairs, root(left, one), one, root(right, other), other)
+        return method(pairs, root(left, one), one, root(right, other), other, without=without)
 
     return score
 
 
 def with_csls(method, *, bank=1000, neighbours=10):
-    def score(pairs, left, one, right, other):
+    def score(pairs, left, one, right, other, without=None):
         n = len(pairs[one])
         count = min(bank, n)
-        members = np.arange(count) * n // count
+        # The golden ratio puts them at even distances, and one pair more moves at most one.
+        members = np.argsort(np.arange(n, dtype=np.uint64) * 2654435769 % 2**32)[:count]
 
         def hubs(queries, modality, partner):
             items = pairs[partner][members]
             items = items if np.ndim(items) == 2 else means_of(items)
-            found = np.sort(method(pairs, queries, modality, items, partner), axis=1)
+            found = np.sort(
+                method(pairs, queries, modality, items, partner, without=members), axis=1
+            )
             return found[:, -min(neighbours, count) :].mean(axis=1)
 
         scores = method(pairs, left, one, right, other)
