@@ -123,7 +123,7 @@ def asif(
         metrics, scales = {}, {}
         for modality, array in anchors.embeddings.items():
             added = rules.chosen(shrinkage, sums, modality, rules.whitening_shrinkage)
-            metrics[modality] = _metric(sums, modality, added)
+            metrics[modality] = _metric(sums, modality, jnp.float32(added))
             scales[modality] = _scales(array, metrics[modality])
         return AsifState(anchors, jnp.float32(exponent), metrics, scales)
 
