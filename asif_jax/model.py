@@ -3,8 +3,7 @@
 It is what every job takes. It knows nothing of disks: `asif_jax.store` reads and writes one.
 """
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +17,7 @@ from asif_jax.core.cosine import normalize
 from asif_jax.core.explanation import Explanation
 from asif_jax.methods.calibration import Calibration
 from asif_jax.methods.hubness import uncorrected
-from asif_jax.methods.method import Method
+from asif_jax.methods.method import Method, compiled
 from asif_jax.methods.statistics import Sums, add, subtract
 
 
@@ -57,22 +56,16 @@ class Model(NamedTuple):
 
     def represent(self, embeddings: ArrayLike, modality: str) -> Any:
         """Representations of embeddings [..., d] of one modality, a row for each."""
-        represent = _compiled(self.method.represent, static="modality")
+        represent = compiled(self.method.represent, static="modality")
         return represent(self.state, jnp.asarray(embeddings), modality)
 
     def score(self, left: Any, right: Any) -> Array:
         """[b, m] float32 scores of two batches of representations."""
-        return _compiled(self.method.score)(self.state, left, right)
+        return compiled(self.method.score)(self.state, left, right)
 
     def explain(self, left: Any, right: Any) -> Explanation:
         """The pairs behind the score of one representation on each side."""
-        return _compiled(self.method.explain)(self.state, left, right)
-
-
-@functools.lru_cache(128)
-def _compiled(function: Callable[..., Any], static: str | None = None) -> Callable[..., Any]:
-    """A function of a method as one program, the same for all models of that method."""
-    return jax.jit(function, static_argnames=static)
+        return compiled(self.method.explain)(self.state, left, right)
 
 
 def create(

@@ -1,14 +1,30 @@
 """What a method is: five pure functions, and the name and settings that it is stored by."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 from jax import Array
 
 from asif_jax.core.explanation import Explanation
 from asif_jax.methods.statistics import Pairs, Sums
 
 __all__ = ["Method", "Pairs"]
+
+
+@functools.lru_cache(128)
+def compiled(function: Callable[..., Any], static: str | None = None) -> Callable[..., Any]:
+    """A function of a method as one program, the same whenever it is asked for.
+
+    Args:
+      function: of a method.
+      static: the name of its argument that is no array, if there is one.
+
+    Returns:
+      The function under `jax.jit`.
+    """
+    return jax.jit(function, static_argnames=static)
 
 
 class Method(NamedTuple):

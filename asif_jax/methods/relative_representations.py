@@ -181,13 +181,18 @@ def _metric(sums: Sums, modality: str, shrinkage: ArrayLike) -> Metric:
 @jax.jit
 def _scales(embeddings: Array, metric: Metric) -> Array:
     """[n] or [n, captions]: one over the length of each anchor in the whitened space."""
-    inverse = solve_rows(metric.factor, jnp.eye(embeddings.shape[-1])).T
+    d = embeddings.shape[-1]
+    if embeddings.size <= d * d:
+        # Fewer embeddings than dimensions are solved for sooner than the factor is inverted.
+        found = jnp.linalg.norm(whitened(embeddings.astype(jnp.float32), metric), axis=-1)
+    else:
+        inverse = solve_rows(metric.factor, jnp.eye(d)).T
 
-    def lengths(part: Array) -> Array:
-        rows = part.reshape(-1, part.shape[-1]).astype(jnp.float32)
-        return lengths_in(inverse, centred(rows, metric.mean)).reshape(part.shape[:-1])
+        def lengths(part: Array) -> Array:
+            rows = part.reshape(-1, d).astype(jnp.float32)
+            return lengths_in(inverse, centred(rows, metric.mean)).reshape(part.shape[:-1])
 
-    found = map_rows(lengths, embeddings)
+        found = map_rows(lengths, embeddings)
     positive = found > 0.0
     return jnp.where(positive, 1.0 / jnp.where(positive, found, 1.0), 0.0)
 

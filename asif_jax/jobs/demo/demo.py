@@ -151,7 +151,7 @@ def run(
         skipped=source.skipped + embedded.skipped,
         encoders={modality: encoder.name for modality, encoder in encoders.items()},
         folds=folds,
-        anchors=len(first.members),
+        anchors=int(first.model.anchors.live.sum()),
         method=method.name,
         settings=method.settings,
         retrieval=evaluation.retrieval(embedded, all_folds),
@@ -217,7 +217,7 @@ def _evidence(
     """The pairs behind the score of a held-out image and caption."""
     explanation = fold.model.explain(fold.images[image], fold.texts[text])
     slots, contributions = (a[:top].tolist() for a in explanation)
-    pairs = [embedded.pairs[pair] for pair in fold.members[slots]]
+    pairs = [embedded.pairs[pair] for pair in slots]
     return tuple(
         Evidence(pair.image, pair.captions[0], contribution)
         for pair, contribution in zip(pairs, contributions, strict=True)

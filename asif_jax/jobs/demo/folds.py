@@ -23,8 +23,7 @@ class Fold(NamedTuple):
     """One model of a cross-validation and the pairs it has not seen.
 
     Attributes:
-      model: is that of the other pairs.
-      members: are [n] int, the pair that each slot of the model holds.
+      model: is that of the other pairs; slot i belongs to pair i, and those held out are not live.
       held_out: are [h] int, the pairs it has not seen.
       captions: are [c] int, their captions (rows of `EmbeddedPairs.captions`).
       images: holds representations of the held-out images.
@@ -32,7 +31,6 @@ class Fold(NamedTuple):
     """
 
     model: Model
-    members: np.ndarray
     held_out: np.ndarray
     captions: np.ndarray
     images: Any
@@ -64,16 +62,15 @@ def cross_validation(
     if n < folds:
         raise ValueError(f"{folds}-fold cross-validation needs at least {folds} pairs: got {n}")
     order = np.asarray(jax.random.permutation(jax.random.key(seed), n))
-    sides = embedded.by_modality()
+    pairs = anchors.create(embedded.by_modality())
     for held_out in np.array_split(order, folds):
         held_out = np.sort(held_out)
-        members = np.setdiff1d(order, held_out)
-        pairs = anchors.create({m: array[members] for m, array in sides.items()})
-        model = create_model(pairs, [embedded.pairs[i] for i in members], {}, method)
+        # All pairs keep their slots, so that one program serves every fold.
+        others = pairs._replace(live=pairs.live.at[held_out].set(False))
+        model = create_model(others, embedded.pairs, {}, method)
         captions = np.flatnonzero(np.isin(embedded.owners, held_out))
         yield Fold(
             model,
-            members,
             held_out,
             captions,
             model.represent(embedded.images[held_out], "image"),
