@@ -1,5 +1,7 @@
 """Encoders small enough to compute by hand, and pairs for them."""
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
@@ -43,6 +45,19 @@ def text_encoder():
     return Encoder(apply, params, preprocess, "text", "toy words", 3, "toy words")
 
 
+def speech_encoder():
+    """Three numbers of a small file."""
+
+    def preprocess(paths):
+        return np.stack([np.load(path) for path in paths])
+
+    def apply(params, batch):
+        return batch @ params
+
+    params = jnp.eye(4, 3, dtype=jnp.float32)
+    return Encoder(apply, params, preprocess, "speech", "toy speech", 3, "toy speech")
+
+
 def encoders(scale=1.0):
     """Modality -> encoder, of these two."""
     return {"image": image_encoder(scale), "text": text_encoder()}
@@ -64,6 +79,20 @@ def write_pairs(directory, count, *, captions=1):
         path.with_suffix(".txt").write_text(texts[0])
         pairs.append(Pair(path, texts, group))
     return tuple(pairs)
+
+
+def write_threes(directory, count):
+    """Images, captions, and recordings that say the color, listed in metadata.jsonl."""
+    lines = []
+    for index, pair in enumerate(write_pairs(directory, count, captions=2)):
+        color = pair.captions[0].split()[0]
+        recording = pair.image.with_suffix(".npy")
+        np.save(recording, np.float32([*COLORS[color], index % 3]))
+        names = [str(path.relative_to(directory)) for path in (pair.image, recording)]
+        row = {"file_name": names[0], "speech": names[1], "captions": pair.captions}
+        lines.append(json.dumps(row))
+    (directory / "metadata.jsonl").write_text("\n".join(lines))
+    return directory
 
 
 def model(pairs, *, k, p):

@@ -1,15 +1,11 @@
 """Pairs of three: an image, its captions, and recordings, by an encoder of a user's own."""
 
-import json
-
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
 
 from asif_jax import store
 from asif_jax.data import read_set
-from asif_jax.encoders import Encoder
 from asif_jax.jobs import exporting, importing
 from asif_jax.jobs.embedding.into_store import embed_into
 from asif_jax.jobs.embedding.memory import embed_pairs
@@ -19,37 +15,13 @@ from asif_jax.store import Header
 COUNT = 28
 
 
-def speech_encoder():
-    """Three numbers of a small file."""
-
-    def preprocess(paths):
-        return np.stack([np.load(path) for path in paths])
-
-    def apply(params, batch):
-        return batch @ params
-
-    params = jnp.eye(4, 3, dtype=jnp.float32)
-    return Encoder(apply, params, preprocess, "speech", "toy speech", 3, "toy speech")
-
-
 def encoders():
-    return toy.encoders() | {"speech": speech_encoder()}
+    return toy.encoders() | {"speech": toy.speech_encoder()}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Images, captions and recordings that say the color; one recording is missing its end."""
-    directory = tmp_path_factory.mktemp("threes")
-    lines = []
-    for index, pair in enumerate(toy.write_pairs(directory, COUNT, captions=2)):
-        color = pair.captions[0].split()[0]
-        recording = pair.image.with_suffix(".npy")
-        np.save(recording, np.float32([*toy.COLORS[color], index % 3]))
-        names = [str(path.relative_to(directory)) for path in (pair.image, recording)]
-        row = {"file_name": names[0], "speech": names[1], "captions": pair.captions}
-        lines.append(json.dumps(row))
-    (directory / "metadata.jsonl").write_text("\n".join(lines))
-    return directory
+    return toy.write_threes(tmp_path_factory.mktemp("threes"), COUNT)
 
 
 @pytest.fixture(scope="module")
