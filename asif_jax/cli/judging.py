@@ -103,10 +103,14 @@ class Eval:
 
     def _with_method(self, model: "LoadedModel") -> "LoadedModel":
         """The model, used by the method that is asked for."""
+        from asif_jax.jobs.embedding.into_store import check_k
         from asif_jax.model import with_method
 
         chosen = chosen_method(**vars(self.method), held=model.method)
-        return model if chosen is None else with_method(model, chosen)
+        if chosen is None:
+            return model
+        check_k(chosen.settings.get("k"), len(model.pairs))
+        return with_method(model, chosen)
 
     def _templates(self, images: "ImageSet") -> tuple[str, ...]:
         from asif_jax.data import prompts

@@ -41,7 +41,7 @@ def test_encoders_that_are_known_by_name_alone(exported, tmp_path):
     facts = json.loads(succeed("import", exported, "-o", where, *options, "--json").stdout)
     assert facts == {"model": str(where), "version": 3, "pairs": 7, "added": 7, "skipped": 0}
     model = store.load(where)
-    assert (model.k, model.p) == (2, 3.0)
+    assert (model.method.name, model.method.settings) == ("two_cosines", {"k": 2, "p": 3.0})
     assert model.encoders["image"] == ("open_clip:ViT-B-32", "name open_clip:ViT-B-32")
     about = json.loads(succeed("info", where, "--json").stdout)["encoders"]
     assert about["text"] == {"source": "mine", "identity": "name mine", "dimensions": 6}

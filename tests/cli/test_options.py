@@ -1,9 +1,10 @@
 import inspect
 
 import pytest
+import toy
 
 from asif_jax import methods
-from asif_jax.cli import choices, options
+from asif_jax.cli import choices, options, recording
 from asif_jax.cli.building import Add, Demo, Embed
 from asif_jax.cli.importing import Import
 from asif_jax.cli.judging import Eval, Tune
@@ -53,7 +54,7 @@ CLASSIFY = (Classify, "classify", "model", "a.png")
         ((*CLASSIFY, "--labels", "a", ""), r"one of these is empty: \['a', ''\]"),
         ((*CLASSIFY, "--labels", "a", "--top", "0"), "--top must be at least 1: got 0"),
         ((*CLASSIFY, "--labels", "a", "--prompts", "best"), "must be max or mean: got 'best'"),
-        ((*CLASSIFY, "--labels", "a", "--templates"), "no template"),
+        ((*CLASSIFY, "--labels", "a", "--templates", ""), "no template"),
         ((Classify, "classify", "model", "--labels", "a"), "no images to classify"),
         ((Search, "search", "model", ""), "nothing to look for"),
         ((Search, "search", "model", "a", "--top", "0"), "--top must be at least 1: got 0"),
@@ -136,7 +137,7 @@ class TestChosenMethod:
             choices.chosen_method(None, 9, None, held=methods.cca())
 
     def test_settings_of_a_store(self):
-        for settings in (Settings(), Settings(3, None), Settings(3, 2.0)):
+        for settings in (Settings(), Settings("paper", {"k": 3}), Settings("cca")):
             assert choices.settings_of(choices.method_of(settings)) == settings
         assert choices.settings_of(None) == Settings()
 
@@ -145,9 +146,11 @@ def test_paths_of_encoders_are_kept_absolute(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "efficientnet-lite2").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert choices.stored_source("mine") == str(tmp_path / "mine")
-    for name in ("facebook/dino-vits16", "mine:encoder", "efficientnet-lite2"):
-        assert choices.stored_source(name) == name
+    names = ("facebook/dino-vits16", "mine:encoder", "efficientnet-lite2")
+    sources = {"image": "mine", **dict(zip(("a", "b", "c"), names, strict=True))}
+    found = recording.records_of(sources, {m: toy.image_encoder() for m in sources})
+    assert found["image"].source == str(tmp_path / "mine")
+    assert tuple(found[m].source for m in ("a", "b", "c")) == names
 
 
 def test_encoders_known_by_name_alone():

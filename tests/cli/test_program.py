@@ -29,9 +29,9 @@ def environment(**changed):
 def model(tmp_path_factory):
     """Pairs whose captions and images say what a terminal would obey."""
     directory = tmp_path_factory.mktemp("models") / "model"
-    made = noise.model(pairs=3)
+    made = noise.model(pairs=3, k=2)
     pairs = tuple(StoredPair(f"/{OBEYED}/犬\udcff{i}.png", (OBEYED,)) for i in range(3))
-    store.save(directory, made._replace(pairs=pairs, k=2))
+    store.save(directory, made._replace(pairs=pairs))
     return directory
 
 

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
+from asif_jax.jobs.demo import demo
 from asif_jax.web import report
 
 
@@ -14,15 +15,15 @@ def content(tmp_path):
     picture = tmp_path / "a<b>.png"
     Image.new("RGB", (400, 100), "red").save(picture)
     caption = 'A <b>"fox"</b> & friends'
-    evidence = report.Evidence(picture, caption, 0.25)
-    example = report.Example(picture, caption, [report.Guess(caption, 0.5, True)], [evidence])
+    evidence = demo.Evidence(picture, caption, 0.25)
+    example = demo.Prediction(picture, caption, [demo.CaptionGuess(caption, 0.5, True)], [evidence])
     return report.Report(
         title="A <model>",
         facts=[("pairs", "3 & more")],
         recall=[report.RecallRow("image to text", [(1, 0.3069, 0.0116), (5, 0.637, 0.058)])],
         confusion=report.Confusion(["animal", "food"], [[8, 2], [1, 9]]),
         examples=[example],
-        searches=[report.Search("a <red> thing", [report.Found(picture, caption, 0.125)])],
+        searches=[demo.Searched("a <red> thing", [demo.FoundImage(picture, caption, 0.125)])],
         skipped=[("c.png", "cut short")],
     )
 

@@ -16,6 +16,7 @@ from asif_jax.data.prompts import sentences
 from asif_jax.encoders import Encoder
 from asif_jax.jobs.demo import folds as evaluation
 from asif_jax.jobs.demo.folds import Fold, cross_validation
+from asif_jax.jobs.embedding.into_store import check_k
 from asif_jax.jobs.embedding.memory import EmbeddedPairs, embed_pairs, embed_texts
 from asif_jax.jobs.evaluate.classification import Classification, classification
 from asif_jax.jobs.evaluate.retrieval import SetRetrieval
@@ -129,9 +130,10 @@ def run(
       What was found.
 
     Raises:
-      ValueError: too few pairs, or unreadable images.
+      ValueError: too few pairs, unreadable images, or a k beyond the pairs of a fold.
     """
     method = methods.best() if method is None else method
+    check_k(method.settings.get("k"), len(source.pairs) - -(-len(source.pairs) // folds))
     start = time.perf_counter()
     embedded = embed_pairs(source.pairs, encoders, progress=progress)
     classes = class_names or _group_names(embedded)
