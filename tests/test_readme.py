@@ -10,9 +10,10 @@ def test_the_examples_print_what_they_say(capsys):
     names = {}
     for code in re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL):
         exec(compile(code, "README.md", "exec"), names)
-    first, second = capsys.readouterr().out.splitlines()
+    first, second, third = capsys.readouterr().out.splitlines()
     assert first == "[0 1 2]"
     assert second.startswith("[")
+    assert third == "[0 1 2]"
     assert names["best_caption"]._cache_size() == 1
     assert names["found"].indices.shape == names["nearly"].indices.shape == (3, 100)
 
