@@ -80,6 +80,8 @@ def products(images: jax.Array, texts: jax.Array) -> tuple[jax.Array, ...]:
         x, y = (
             jax.lax.bitcast_convert_type(part, jnp.bfloat16).astype(jnp.float32) for part in parts
         )
+        # Otherwise the products are of bfloat16, which XLA's CPU backend has none of.
+        x, y = jax.lax.optimization_barrier((x, y))
         found = [a.T @ b for a, b in _sides(x, y)]
         return [total + new for total, new in zip(sums, found, strict=True)], None
 
