@@ -3,7 +3,8 @@
 It is what every job takes. It knows nothing of disks: `asif_jax.store` reads and writes one.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -56,15 +57,22 @@ class Model(NamedTuple):
 
     def represent(self, embeddings: ArrayLike, modality: str) -> Any:
         """Representations of embeddings [..., d] of one modality, a row for each."""
-        return self.method.represent(self.state, embeddings, modality)
+        represent = _compiled(self.method.represent, static="modality")
+        return represent(self.state, jnp.asarray(embeddings), modality)
 
     def score(self, left: Any, right: Any) -> Array:
         """[b, m] float32 scores of two batches of representations."""
-        return self.method.score(self.state, left, right)
+        return _compiled(self.method.score)(self.state, left, right)
 
     def explain(self, left: Any, right: Any) -> Explanation:
         """The pairs behind the score of one representation on each side."""
-        return self.method.explain(self.state, left, right)
+        return _compiled(self.method.explain)(self.state, left, right)
+
+
+@functools.lru_cache(128)
+def _compiled(function: Callable[..., Any], static: str | None = None) -> Callable[..., Any]:
+    """A function of a method as one program, the same for all models of that method."""
+    return jax.jit(function, static_argnames=static)
 
 
 def create(
@@ -132,17 +140,36 @@ def edited(
     """
     if model.sums is None:
         return model._replace(anchors=anchors, state=model.method.fit(anchors))
-    sums = model.sums
-    for change, rows in ((add, added), (subtract, removed)):
-        if rows is not None:
-            sums = change(sums, model.method.measure(rows, model.sums))
-    if _signs(sums) != _signs(model.sums):
-        # Square roots are taken of modalities without negative entries, which are others now.
+    sums = changed_sums(model.method, model.sums, added=added, removed=removed)
+    if sums is None:
         sums = model.method.measure(anchors)
     return model._replace(anchors=anchors, state=model.method.fit(anchors, sums), sums=sums)
 
 
-def rows_of(anchors: Anchors, slots: ArrayLike) -> Anchors | None:
+def changed_sums(
+    method: Method, sums: Sums, *, added: Anchors | None = None, removed: Anchors | None = None
+) -> Sums | None:
+    """The sums over pairs after some came or went.
+
+    Args:
+      method: the method that measured them.
+      sums: over the pairs before.
+      added: the pairs that came.
+      removed: the pairs that went.
+
+    Returns:
+      The sums now; None if all pairs must be measured anew, because square roots are taken of
+      modalities without negative entries, which are others now.
+    """
+    now = sums
+    for change, rows in ((add, added), (subtract, removed)):
+        measured = None if rows is None else method.measure(rows, sums)
+        if measured is not None:
+            now = change(now, measured)
+    return now if _signs(now) == _signs(sums) else None
+
+
+def rows_of(anchors: Anchors, slots: Sequence[int] | np.ndarray) -> Anchors | None:
     """Some slots of a model as pairs of their own, all of them live.
 
     Args:

@@ -22,8 +22,8 @@ from tyro.conf import Positional
 from asif_jax import data, encoders, store
 from asif_jax.data import ImageSet
 from asif_jax.encoders import Encoder
-from asif_jax.jobs.embedding import embed_store
-from asif_jax.jobs.embedding.embed import batched, encode
+from asif_jax.jobs.embedding import into_store
+from asif_jax.jobs.embedding.encoding import batched, encode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +71,11 @@ def job(images: ImageSet, image: Encoder, text: Encoder, batch: int) -> float:
     both = {"image": image, "text": text}
     records = {m: store.EncoderRecord(e.name, e.identity) for m, e in both.items()}
     dimensions = {m: e.dimension for m, e in both.items()}
-    opened = store.create(directory / "store", store.Header(records, dimensions, "bfloat16"))
+    opened = store.create(
+        directory / "store", store.Header(records, dimensions, "bfloat16", several=("text",))
+    )
     try:
-        done = embed_store.embed_into(opened, images, image, text, batch=batch, progress=False)
+        done = into_store.embed_into(opened, images, both, batch=batch, progress=False)
     finally:
         shutil.rmtree(directory)
     return done.waited / done.seconds

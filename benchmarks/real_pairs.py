@@ -88,17 +88,12 @@ def _from_file(path: Path) -> Embedded:
 
 def _from_folder(path: Path) -> Embedded:
     from asif_jax import data, encoders
-    from asif_jax.jobs.embedding import embed
+    from asif_jax.jobs.embedding.memory import embed_pairs
 
-    found = embed.embed_pairs(
-        data.read_folder(path).pairs,
-        encoders.load("efficientnet-lite2"),
-        encoders.load("all-MiniLM-L6-v2"),
-    )
-    place = np.arange(len(found.owners)) - np.searchsorted(found.owners, found.owners)
-    captions = np.zeros([len(found.pairs), place.max() + 1, found.captions.shape[-1]], np.float32)
-    captions[found.owners, place] = found.captions
-    return Embedded(unit(found.images), unit(captions))
+    names = {"image": "efficientnet-lite2", "text": "all-MiniLM-L6-v2"}
+    loaded = {modality: encoders.load(name) for modality, name in names.items()}
+    found = embed_pairs(data.read_folder(path).pairs, loaded)
+    return Embedded(unit(found.images), unit(found.captions_by_pair()))
 
 
 def main(settings: Settings) -> None:

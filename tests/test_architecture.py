@@ -19,7 +19,9 @@ FLOORS = (
     ("encoders", "data"),
     ("store",),
     ("jobs",),
-    ("web", "cli"),
+    ("web",),
+    ("cli",),
+    ("__main__",),
 )
 HEIGHT = {room: height for height, floor in enumerate(FLOORS) for room in floor}
 GROUND = ("core", "methods")

@@ -104,3 +104,19 @@ def by_pair(explanation: Explanation, size: int) -> Array:
     for _ in range(explanation.indices.ndim - 1):
         scatter = jax.vmap(scatter)
     return scatter(*explanation)
+
+
+def check_single(*arrays: Array) -> None:
+    """Refuses batches where one representation is explained at a time.
+
+    Args:
+      *arrays: what is a scalar for one representation, and has the axes of a batch for several.
+
+    Raises:
+      ValueError: one of them has axes.
+    """
+    if shapes := [array.shape for array in arrays if array.ndim]:
+        raise ValueError(
+            "explain takes one representation on each side; jax.vmap explains a batch: "
+            f"got batches {shapes}"
+        )

@@ -1,7 +1,8 @@
-"""Edits of a model in its own memory, for one that serves while its pairs change.
+"""Edits of a model in its own memory, for a model that serves while its pairs change.
 
-`anchors.insert` and its like give a new model and leave the old one alone, which copies it. The
-functions here use the old one up: a few rows are written, and nothing is compiled after the first.
+`anchors.insert` and its like return a new model and leave the old one alone, which takes a copy.
+The functions here overwrite the old model, which is donated to them: only a few rows are written,
+and nothing is compiled after the first call.
 """
 
 import functools
@@ -22,10 +23,10 @@ _BLOCK = 1024
 def overwrite(
     anchors: Anchors, first: int, units: Mapping[str, np.ndarray], live: ArrayLike
 ) -> Anchors:
-    """Writes pairs into neighbouring slots of a model, which is used up.
+    """Writes pairs into neighbouring slots of a model, which is donated.
 
     Args:
-      anchors: a model; its arrays may not be used any more.
+      anchors: a model; its arrays are donated and may not be used any more.
       first: the first slot.
       units: modality name -> [b, d] unit vectors of the model's dtype, on the host.
       live: [b] bool, whether a slot is live then.
@@ -58,10 +59,10 @@ def overwrite(
 
 
 def clear(anchors: Anchors, slots: Sequence[int] | np.ndarray) -> Anchors:
-    """Frees slots of a model, which is used up; their rows keep their bytes.
+    """Frees slots of a model, which is donated; their rows keep their bytes.
 
     Args:
-      anchors: a model; its arrays may not be used any more.
+      anchors: a model; its arrays are donated and may not be used any more.
       slots: [b] int, on the host; those that do not exist are ignored.
 
     Returns:
@@ -82,7 +83,7 @@ def clear(anchors: Anchors, slots: Sequence[int] | np.ndarray) -> Anchors:
 
 
 def place_slab(array: Array, first: int, rows: ArrayLike) -> Array:
-    """Writes rows into an array on one device, which is used up.
+    """Writes rows into an array on one device, which is donated.
 
     Args:
       array: [n, d]; may not be used any more.

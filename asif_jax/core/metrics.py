@@ -1,7 +1,8 @@
 """How good a ranking is, as the field measures it, and how sure that is.
 
 Top-k accuracy, confusion, recall@k, median rank, and bootstrap intervals for any of them. Ties rank
-by the lower index, as `scoring.rank` orders them.
+by the lower index, as `scoring.rank` orders them. A score that is NaN finds nothing, and neither
+does a query without a relevant item: its rank is `UNRANKED`, so that no k counts it as a hit.
 """
 
 import functools
@@ -13,16 +14,20 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+UNRANKED = 2**31 - 1
+"""The rank of a query that finds nothing: beyond every k, however few items there are."""
+
 
 def best_rank(scores: ArrayLike, relevant: ArrayLike) -> Array:
     """Rank, from 1, of the best placed relevant item of each query.
 
     Args:
-      scores: [b, m] real.
-      relevant: [b, m] bool, the right answers; several a query are allowed.
+      scores: [b, m] real. An item whose score is NaN comes after all others, and is never found.
+      relevant: [b, m] bool, the right answers; a query may have several.
 
     Returns:
-      [b] int32, m + 1 for a query without a relevant item. A NaN score ranks last.
+      [b] int32 in 1..m, or `UNRANKED` for a query that has no relevant item with a score. So
+      `ranks <= k` says which queries are hits at any k.
 
     Raises:
       ValueError: the shapes differ.
@@ -36,22 +41,26 @@ def best_rank(scores: ArrayLike, relevant: ArrayLike) -> Array:
         raise ValueError(f"scores {scores.shape} and relevant {relevant.shape} must be one [b, m]")
     # Counting what comes before takes one pass, and no memory for an order of all.
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    worst = jnp.finfo(scores.dtype).min
-    scores = jnp.where(jnp.isnan(scores), -jnp.inf, jnp.maximum(scores, worst))
-    best = jnp.max(scores, axis=-1, keepdims=True, where=relevant, initial=-jnp.inf)
-    place = jnp.argmax(relevant & (scores == best), axis=-1, keepdims=True)
-    before = (scores > best) | ((scores == best) & (jnp.arange(scores.shape[-1]) < place))
+    found = relevant & ~jnp.isnan(scores)
+    best = jnp.max(scores, axis=-1, keepdims=True, where=found, initial=-jnp.inf)
+    items, count = jnp.arange(scores.shape[-1]), scores.shape[-1]
+    places = jnp.where(found & (scores == best), items, count)
+    place = jnp.min(places, axis=-1, keepdims=True, initial=count)
+    # A comparison with NaN is false, so that NaN comes before nothing.
+    before = (scores > best) | ((scores == best) & (items < place))
     rank = jnp.sum(before, axis=-1, dtype=jnp.int32) + 1
-    return jnp.where(relevant.any(axis=-1), rank, scores.shape[-1] + 1)
+    return jnp.where(found.any(axis=-1), rank, UNRANKED)
 
 
 def recall_at_k(scores: ArrayLike, relevant: ArrayLike, *, k: int) -> Array:
     """Share of queries with a relevant item among the first k (recall@k of retrieval papers).
 
+    A query without a relevant item, or whose relevant items all score NaN, is a miss at every k.
+
     Args:
       scores: [b, m] real.
       relevant: [b, m] bool.
-      k: how many places count.
+      k: how many places count; it may exceed m.
 
     Returns:
       A float32 scalar in [0, 1]; NaN for an empty batch.
@@ -66,6 +75,8 @@ def recall_at_k(scores: ArrayLike, relevant: ArrayLike, *, k: int) -> Array:
 def median_rank(scores: ArrayLike, relevant: ArrayLike) -> Array:
     """Median over queries of the best relevant item's rank, from 1.
 
+    A query that finds nothing counts as m + 1, as if its answer came after all items.
+
     Args:
       scores: [b, m] real.
       relevant: [b, m] bool.
@@ -77,11 +88,15 @@ def median_rank(scores: ArrayLike, relevant: ArrayLike) -> Array:
       >>> median_rank([[0.1, 0.7], [0.6, 0.4]], [[True, False], [True, False]]).item()
       1.5
     """
-    return jnp.median(best_rank(scores, relevant).astype(jnp.float32))
+    scores = jnp.asarray(scores)
+    ranks = jnp.minimum(best_rank(scores, relevant), scores.shape[-1] + 1)
+    return jnp.median(ranks.astype(jnp.float32)) if ranks.size else jnp.float32(jnp.nan)
 
 
 def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, *, k: int = 1) -> Array:
     """Share of rows whose label is among the k highest scores.
+
+    A row is wrong at every k if the score of its label is NaN, or if its label is no class.
 
     Args:
       scores: [b, classes] real.
@@ -104,7 +119,7 @@ def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, *, classes: int) -
 
     Args:
       labels: [b] int, the right classes.
-      predicted: [b] int, the classes named.
+      predicted: [b] int, the classes named; say -1 for a row that names none.
       classes: how many there are; static.
 
     Returns:

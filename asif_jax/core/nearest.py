@@ -249,8 +249,7 @@ def _streamed(
     n = anchors.shape[0]
 
     def best_of(start: ArrayLike, size: int) -> tuple[Array, Array]:
-        # Without the barrier XLA normalizes or converts all anchors ahead of the loop.
-        part = _slice(*jax.lax.optimization_barrier((anchors, start)), size)
+        part = slice_rows(anchors, start, size)
         part_live = None if live is None else jax.lax.dynamic_slice_in_dim(live, start, size)
         found = similarities(rows, part, start)
         values, indices = top_k(found, min(k, size), live=part_live)
@@ -271,16 +270,31 @@ def _streamed(
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _slice(anchors: Array, start: ArrayLike, size: int) -> Array:
-    """Rows start..start+size; bfloat16 as bits, since XLA's CPU backend would convert all of it."""
-    if anchors.dtype != jnp.bfloat16:
-        return jax.lax.dynamic_slice_in_dim(anchors, start, size)
-    bits = jax.lax.bitcast_convert_type(anchors, jnp.uint16)
+def slice_rows(array: Array, start: ArrayLike, size: int) -> Array:
+    """The rows start..start+size, cut out before anything else is done with any of them.
+
+    Args:
+      array: [n, ...].
+      start: an integer scalar, traced.
+      size: how many rows; static.
+
+    Returns:
+      [size, ...].
+
+    Example:
+      >>> slice_rows(jnp.arange(5), 2, 2).tolist()
+      [2, 3]
+    """
+    # XLA's CPU backend would convert all of a bfloat16 array, and does not know it from its bits.
+    narrow = array.dtype == jnp.bfloat16
+    bits = jax.lax.bitcast_convert_type(array, jnp.uint16) if narrow else array
+    # Without the barrier XLA normalizes all rows ahead of a loop.
+    bits, start = jax.lax.optimization_barrier((bits, start))
     part = jax.lax.dynamic_slice_in_dim(bits, start, size)
-    return jax.lax.bitcast_convert_type(part, anchors.dtype)
+    return jax.lax.bitcast_convert_type(part, array.dtype) if narrow else part
 
 
-@_slice.defjvp
+@slice_rows.defjvp
 def _(size: int, primals, tangents):
-    anchors, start = primals
-    return _slice(anchors, start, size), jax.lax.dynamic_slice_in_dim(tangents[0], start, size)
+    array, start = primals
+    return slice_rows(array, start, size), jax.lax.dynamic_slice_in_dim(tangents[0], start, size)

@@ -166,8 +166,8 @@ def _over_blocks(
 def class_scores(images: RelativeRepresentation, prompts: RelativeRepresentation) -> Array:
     """Score of every image for every class: the largest over the prompts of the class.
 
-    This is the published code's rule ("max"). For CLIP's rule, represent the embedding that
-    `mean_prompts` gives and pass one prompt a class.
+    This is the rule of the published code ("max"). For the rule of CLIP, represent the embedding
+    that `mean_prompts` returns, and pass one prompt per class.
 
     Args:
       images: [b, k] representations.
@@ -199,7 +199,7 @@ def class_scores(images: RelativeRepresentation, prompts: RelativeRepresentation
 
 
 def mean_prompts(embeddings: ArrayLike) -> Array:
-    """One embedding a class: the mean of its prompts' unit embeddings, normalized (CLIP's rule).
+    """One embedding per class: the mean of its prompts' unit embeddings, normalized (CLIP's rule).
 
     Args:
       embeddings: [classes, prompts, d] real.

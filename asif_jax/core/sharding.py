@@ -1,8 +1,8 @@
 """The projection and the scores over a mesh of devices, on one host or several.
 
 The anchors are split over one axis of the mesh, the queries over another if there is one. Every
-device selects the k best of its own anchors, then k candidates a device are gathered and the best
-of those kept: the similarities never leave the device that computed them.
+device selects the k best of its own anchors. Then the k candidates of each device are gathered, and
+the best of those are kept. The similarities never leave the device that computed them.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ def project(
     normalized: bool = False,
     memory: int = DEFAULT_MEMORY,
 ) -> RelativeRepresentation:
-    """Relative representation over anchors that are split over devices: `asif_jax.project`, there.
+    """Relative representation over anchors that are split over devices, as `asif_jax.project`.
 
     Args:
       embeddings: [b, d] real, of one modality.
@@ -166,7 +166,7 @@ def similarity(
     queries_axis: str | None = None,
     gallery_axis: str | None = None,
 ) -> Array:
-    """Cosine of every query to every gallery item, each device scoring its part of both.
+    """Cosine of every query to every gallery item; each device scores its part of both.
 
     Args:
       queries: [b, k] representations.
@@ -226,7 +226,7 @@ def place(
     capacity: int | None = None,
     dtype: DTypeLike = jnp.float32,
 ) -> Anchors:
-    """Builds a model that is split over devices, which no single one need be able to hold.
+    """Builds a model that is split over devices, so that no single device has to hold all of it.
 
     Each process reads the rows of its own devices, one device's at a time. Runs on the host.
 
@@ -305,7 +305,7 @@ def split_rows(array: Array, mesh: Mesh, axis: str | None) -> Array:
       axis: the mesh axis; None leaves the array whole.
 
     Returns:
-      The array, up to one row less than there are devices longer.
+      The array, padded with zero rows up to the next multiple of the devices on the axis.
     """
     surplus = 0 if axis is None else -array.shape[0] % mesh.shape[axis]
     if surplus:

@@ -1,8 +1,13 @@
 """Embeddings as other programs keep them, from and to a store.
 
-Three forms: `npy`, the folders `img_emb`, `text_emb` and `metadata` of clip-retrieval (.npy and
-Parquet); `safetensors`, which keeps every bit; `folder`, the images themselves with metadata.jsonl,
-to be embedded by anything.
+There are three forms:
+
+- `npy`: the folders `img_emb`, `text_emb` and `metadata` of clip-retrieval (.npy and Parquet), and
+  `NAME_emb` for every further modality. Its readers expect one row for each pair, so of several
+  captions the unit vector of their mean is written, and the table has all of them in words.
+- `safetensors`: every embedding, that of each caption too, bit by bit.
+- `folder`: the images themselves, and the files of further modalities, with a metadata.jsonl, to be
+  embedded by anything.
 """
 
 import contextlib
@@ -11,27 +16,29 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 import tqdm
 
+from asif_jax.core.cosine import normalize
 from asif_jax.data import Skipped
 from asif_jax.data.sources.parquet_rows import arrow
+from asif_jax.methods.statistics import pair_means
 from asif_jax.store import Snapshot, StoredPair, live_parts
 
 _ROWS = 1 << 16
-_FOLDERS = {"image": "img_emb", "text": "text_emb"}
 
 
 class _Part(NamedTuple):
     """Live pairs of a version.
 
     Attributes:
-      number: of the part, from 0.
-      units: modality -> [b, d] unit vectors.
-      pairs: b of them.
+      number: is that of the part, from 0.
+      units: maps each modality to [b, d] or [b, several, d] unit vectors.
+      pairs: holds the b pairs.
     """
 
     number: int
@@ -51,7 +58,7 @@ def export(
       progress: show a progress bar on stderr.
 
     Returns:
-      Pairs that were left out: in a folder those whose image is no file of its own.
+      Pairs that were left out: in a folder those of which an item is no file of its own.
 
     Raises:
       ValueError: an unknown form, something is at the directory, or pyarrow is missing.
@@ -72,22 +79,52 @@ def export(
 
 
 def _write_npy(place: Path, part: _Part, found: Snapshot) -> list[Skipped]:
-    for modality, folder in _FOLDERS.items():
+    for modality, units in part.units.items():
+        folder = folder_of(modality)
         path = place / folder / f"{folder}_{part.number}.npy"
         path.parent.mkdir(exist_ok=True)
         # NumPy's files know no bfloat16.
-        np.save(path, part.units[modality].astype(np.float32))
+        np.save(path, _one_for_each(units).astype(np.float32))
     captions = [list(map(_in_utf8, pair.captions)) for pair in part.pairs]
     columns = {
         "image_path": [_in_utf8(pair.image) for pair in part.pairs],
         "caption": [several[0] for several in captions],
         "captions": captions,
     }
+    for modality in found.header.dimensions:
+        items = [dict(pair.items).get(modality) for pair in part.pairs]
+        if any(items):
+            columns[f"{modality}_path"] = [list(map(_in_utf8, named or ())) for named in items]
     path = place / "metadata" / f"metadata_{part.number}.parquet"
     path.parent.mkdir(exist_ok=True)
     pyarrow = arrow()
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
     return []
+
+
+def folder_of(modality: str) -> str:
+    """The folder that clip-retrieval keeps embeddings of a modality in, or would.
+
+    Args:
+      modality: its name.
+
+    Returns:
+      The name of the folder.
+
+    Example:
+      >>> folder_of("image"), folder_of("speech")
+      ('img_emb', 'speech_emb')
+    """
+    return "img_emb" if modality == "image" else f"{modality}_emb"
+
+
+def _one_for_each(units: np.ndarray) -> np.ndarray:
+    """[b, d] unit vectors; of several, that of their mean, and a single one as it is."""
+    if units.ndim == 2 or units.shape[1] == 1:
+        return units.reshape(len(units), -1)
+    means = np.asarray(normalize(pair_means(jnp.asarray(units))))
+    single = ~np.any(units[:, 1:], axis=(1, 2))
+    return np.where(single[:, None], units[:, 0], means)
 
 
 def _in_utf8(text: str) -> str:
@@ -102,28 +139,48 @@ def _write_safetensors(place: Path, part: _Part, found: Snapshot) -> list[Skippe
     safetensors.numpy.save_file(
         units, place / f"{name}.safetensors", metadata={"encoders": json.dumps(encoders)}
     )
-    lines = (json.dumps(pair._asdict(), ensure_ascii=False) for pair in part.pairs)
+    lines = (json.dumps(_fields(pair), ensure_ascii=False) for pair in part.pairs)
     content = "".join(f"{line}\n" for line in lines)
     (place / f"{name}.jsonl").write_bytes(content.encode("utf-8", "surrogatepass"))
     return []
+
+
+def _fields(pair: StoredPair) -> dict[str, Any]:
+    """A pair as a line of JSON says it; "items" is there only if it has any."""
+    items = {"items": dict(pair.items)} if pair.items else {}
+    return {"image": pair.image, "captions": pair.captions} | items
 
 
 def _write_folder(place: Path, part: _Part, found: Snapshot) -> list[Skipped]:
     skipped = []
     with (place / "metadata.jsonl").open("a", encoding="utf-8", errors="surrogatepass") as file:
         for number, pair in enumerate(part.pairs, start=part.number * _ROWS):
-            source = Path(pair.image)
-            # A thousand to a folder, under numbers: names may be the same in several folders.
-            name = f"{number // 1000:05}/{number:08}{source.suffix}"
-            (place / name).parent.mkdir(exist_ok=True)
             try:
-                shutil.copyfile(source, place / name)
+                named = _copy_files(place, number, pair)
             except OSError as error:
-                skipped.append(Skipped(source, f"not copied: {error.strerror}"))
+                skipped.append(Skipped(Path(error.filename), f"not copied: {error.strerror}"))
                 continue
-            row = {"file_name": name, "captions": pair.captions, "source": pair.image}
+            row = named | {"captions": pair.captions, "source": pair.image}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return skipped
+
+
+def _copy_files(place: Path, number: int, pair: StoredPair) -> dict[str, str | list[str]]:
+    """Copies the files of a pair; which column of the metadata names which."""
+    # A thousand to a folder, under numbers: names may be the same in several folders.
+    stem = f"{number // 1000:05}/{number:08}"
+    (place / stem).parent.mkdir(exist_ok=True)
+
+    def copied(source: str, suffix: str) -> str:
+        name = f"{stem}{suffix}{Path(source).suffix}"
+        shutil.copyfile(source, place / name)
+        return name
+
+    named: dict[str, str | list[str]] = {"file_name": copied(pair.image, "")}
+    for modality, sources in pair.items:
+        names = [copied(one, f".{modality}{i or ''}") for i, one in enumerate(sources)]
+        named[modality] = names[0] if len(names) == 1 else names
+    return named
 
 
 @contextlib.contextmanager

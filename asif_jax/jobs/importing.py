@@ -1,94 +1,66 @@
 """Embeddings that were computed elsewhere, into a store; resumable, part by part.
 
-Read are the folders `img_emb`, `text_emb`, `metadata` that clip-retrieval writes, and what
-`exchange.export` writes as safetensors.
+`read_embedded` finds them on disk, and `import_into` writes them.
 """
 
 import dataclasses
 import functools
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 import tqdm
 
+from asif_jax.core.cosine import normalize
 from asif_jax.data import Skipped
-from asif_jax.data.captions import clean_captions
-from asif_jax.data.image_set import file_state, fingerprint
-from asif_jax.data.sources.parquet_rows import arrow
 from asif_jax.data.sources.shards import locate
-from asif_jax.store import EncoderRecord, Store, StoredPair
+from asif_jax.encoders import Encoder
+from asif_jax.jobs.embedded_files import EmbeddedSet, read_embedded
+from asif_jax.methods.statistics import pair_means
+from asif_jax.store import Store, StoredPair
 from asif_jax.store.commits import unit_rows
 from asif_jax.store.jobs import Job, Outcome, outcomes, start_job, write_part
+from asif_jax.store.sums import write_sums
 
 _PART = 1 << 14
-_FOLDERS = {"image": "img_emb", "text": "text_emb"}
-_REFERENCES = ("image_path", "url", "key", "image")
+
+__all__ = ["EmbeddedSet", "check_dimensions", "import_into", "read_embedded"]
 
 
-@dataclasses.dataclass(frozen=True)
-class EmbeddedSet:
-    """Embeddings on disk, with what they were made of.
-
-    Attributes:
-      source: where they lie.
-      identity: a hash that changes when a file does.
-      dimensions: modality -> d.
-      encoders: modality -> the encoder they say they are of; none if they do not say.
-      sizes: pairs in each file.
-      arrays: number of a file -> modality -> [n, d], mapped or read.
-      pairs: number of a file -> what its pairs were made of, or why one is of no use.
-    """
-
-    source: Path
-    identity: str
-    dimensions: Mapping[str, int]
-    encoders: Mapping[str, EncoderRecord]
-    sizes: Sequence[int]
-    arrays: Callable[[int], Mapping[str, np.ndarray]]
-    pairs: Callable[[int], Sequence[StoredPair | str]]
-
-    @property
-    def size(self) -> int:
-        """The number of pairs."""
-        return sum(self.sizes)
-
-
-def read_embedded(source: Path) -> EmbeddedSet:
-    """Finds embeddings on disk.
+def check_dimensions(found: EmbeddedSet, encoders: Mapping[str, Encoder]) -> None:
+    """Refuses embeddings that cannot be those of the encoders that they are said to be of.
 
     Args:
-      source: a folder with img_emb/, text_emb/ and metadata/, or with pairs-*.safetensors.
-
-    Returns:
-      The embeddings, read on demand.
+      found: from `read_embedded`.
+      encoders: modality -> the encoder, for those modalities whose encoder can be loaded.
 
     Raises:
-      ValueError: neither is there, files are missing, or they do not fit each other.
+      ValueError: a modality is missing, or its embeddings are of another dimension.
     """
-    if not source.is_dir():
-        raise ValueError(f"no such folder: {source}")
-    if any(source.glob("*.safetensors")):
-        return _read_safetensors(source)
-    if (source / "img_emb").is_dir():
-        return _read_npy(source)
-    raise ValueError(
-        f"no embeddings in {source}: neither img_emb/, text_emb/ and metadata/ nor *.safetensors"
-    )
+    for modality, encoder in encoders.items():
+        d = found.dimensions.get(modality)
+        if d is None:
+            raise ValueError(f"{found.source} holds no embeddings of the modality {modality!r}")
+        if d != encoder.dimension:
+            raise ValueError(
+                f"{found.source} holds {modality} embeddings of {d} dimensions, but {encoder.name} "
+                f"gives {encoder.dimension}"
+            )
 
 
 def import_into(
-    store: Store, found: EmbeddedSet, *, progress: bool = True
+    store: Store,
+    found: EmbeddedSet,
+    encoders: Mapping[str, Encoder] | None = None,
+    *,
+    progress: bool = True,
 ) -> tuple[int, tuple[Skipped, ...]]:
     """Writes embeddings into a store; a rerun goes on where the former run stopped.
 
     Args:
       store: an open store, of the same encoders.
       found: from `read_embedded`.
+      encoders: modality -> its encoder, where it can be loaded, for `check_dimensions`.
       progress: show a progress bar on stderr.
 
     Returns:
@@ -98,6 +70,7 @@ def import_into(
       ValueError: the embeddings are of other dimensions.
       StoreError: another process does the same, or the store cannot be written.
     """
+    check_dimensions(found, encoders or {})
     if dict(found.dimensions) != dict(store.header.dimensions):
         raise ValueError(
             f"{store.url} takes embeddings of {dict(store.header.dimensions)}: "
@@ -119,6 +92,8 @@ def import_into(
             if number not in done:
                 _import_part(store, cached, job, number, ends)
             bar.update(len(span))
+    if len(done) < job.parts:
+        write_sums(store)
     results = outcomes(store, job).values()
     skipped = [Skipped(Path(place), why) for result in results for place, why in result.skipped]
     return sum(result.added for result in results), tuple(skipped)
@@ -127,7 +102,9 @@ def import_into(
 def _import_part(store: Store, found: EmbeddedSet, job: Job, number: int, ends: np.ndarray) -> None:
     span = job.span(number)
     arrays, pairs = _rows(found, span, ends)
-    finite = np.all([np.isfinite(array).all(axis=1) for array in arrays.values()], axis=0)
+    finite = np.ones(len(span), bool)
+    for array in arrays.values():
+        finite &= np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
     usable = [pair if ok else "not finite" for pair, ok in zip(pairs, finite, strict=True)]
     skipped = [
         (f"{found.source}:{index}", pair)
@@ -145,13 +122,23 @@ def _as_kept(store: Store, arrays: Mapping[str, np.ndarray]) -> dict[str, np.nda
     """Unit vectors of the store's dtype stay as they are, so that nothing is rounded twice."""
     rounding = 2**-7 if store.header.dtype == "bfloat16" else 2**-20
     count = len(next(iter(arrays.values())))
+    arrays = {m: _in_shape(array, m, store) for m, array in arrays.items()}
     units = unit_rows(store, arrays, count=count)
     for modality, array in arrays.items():
         if array.dtype.name == store.header.dtype:
-            squares = np.sum(np.square(array, dtype=np.float32), axis=1)
+            squares = np.sum(np.square(array, dtype=np.float32), axis=-1)
             same = np.abs(squares - 1) < rounding
-            units[modality] = np.where(same[:, None], array, units[modality])
+            units[modality] = np.where(same[..., None], array, units[modality])
     return units
+
+
+def _in_shape(array: np.ndarray, modality: str, store: Store) -> np.ndarray:
+    """Embeddings in the shape that a store keeps them in: several for each pair, or their mean."""
+    if modality in store.header.several:
+        return array[:, None] if array.ndim == 2 else array
+    if array.ndim == 2 or array.shape[1] == 1:
+        return array.reshape(len(array), -1)
+    return np.asarray(pair_means(normalize(array)))
 
 
 def _rows(
@@ -168,107 +155,14 @@ def _rows(
             parts[modality].append(array[first : first + count])
         pairs += found.pairs(file)[first : first + count]
         start += count
-    return {modality: np.concatenate(arrays) for modality, arrays in parts.items()}, pairs
+    return {modality: _joined(arrays) for modality, arrays in parts.items()}, pairs
 
 
-def _read_npy(source: Path) -> EmbeddedSet:
-    files = {m: _numbered(source / folder, "npy") for m, folder in _FOLDERS.items()}
-    tables = _numbered(source / "metadata", "parquet")
-    if len({len(paths) for paths in (*files.values(), tables)}) != 1:
-        counts = {m: len(paths) for m, paths in files.items()} | {"metadata": len(tables)}
-        raise ValueError(f"{source} does not hold as many files of each kind: {counts}")
-    rows = [arrow().parquet.read_metadata(table).num_rows for table in tables]
-    arrays = {m: [_map_npy(path) for path in paths] for m, paths in files.items()}
-    for modality, mapped in arrays.items():
-        for path, array, count in zip(files[modality], mapped, rows, strict=True):
-            if array.ndim != 2 or len(array) != count:
-                raise ValueError(f"{path} is {array.shape}, and its metadata has {count} rows")
-    return EmbeddedSet(
-        source,
-        _identity(source, [*files["image"], *files["text"], *tables]),
-        {m: mapped[0].shape[1] for m, mapped in arrays.items()},
-        {},
-        rows,
-        lambda number: {m: mapped[number] for m, mapped in arrays.items()},
-        lambda number: _table_pairs(tables[number]),
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays one below the other; where a file has fewer captions, zeros fill up."""
+    if arrays[0].ndim == 2:
+        return np.concatenate(arrays)
+    most = max(array.shape[1] for array in arrays)
+    return np.concatenate(
+        [np.pad(array, ((0, 0), (0, most - array.shape[1]), (0, 0))) for array in arrays]
     )
-
-
-def _map_npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a .npy file, or is cut short ({error})") from error
-
-
-def _table_pairs(path: Path) -> list[StoredPair | str]:
-    table = arrow().parquet.read_table(path)
-    names = set(table.column_names)
-    reference = next((name for name in _REFERENCES if name in names), None)
-    captions = next((name for name in ("captions", "caption", "text") if name in names), None)
-    if captions is None:
-        raise ValueError(f"{path} has no column of captions: {sorted(names)}")
-    count = table.num_rows
-    images = table[reference].to_pylist() if reference else [f"{path}:{i}" for i in range(count)]
-    cleaned = map(clean_captions, table[captions].to_pylist())
-    return [
-        texts if isinstance(texts, str) else StoredPair(str(image), texts)
-        for image, texts in zip(images, cleaned, strict=True)
-    ]
-
-
-def _read_safetensors(source: Path) -> EmbeddedSet:
-    files = _numbered(source, "safetensors")
-    headers = []
-    for path in files:
-        try:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-                headers.append((shapes, json.loads((file.metadata() or {}).get("encoders", "{}"))))
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
-    dimensions = {modality: shape[1] for modality, shape in headers[0][0].items()}
-    sizes = []
-    for path, (shapes, _) in zip(files, headers, strict=True):
-        counts = {shape[0] for shape in shapes.values()}
-        if {m: shape[1] for m, shape in shapes.items()} != dimensions or len(counts) != 1:
-            raise ValueError(f"{path} holds arrays of {shapes}, which do not fit the others")
-        sizes.append(counts.pop())
-    texts = [path.with_suffix(".jsonl") for path in files]
-    return EmbeddedSet(
-        source,
-        _identity(source, [*files, *texts]),
-        dimensions,
-        {m: EncoderRecord(**record) for m, record in headers[0][1].items()},
-        sizes,
-        lambda number: safetensors.numpy.load_file(files[number]),
-        lambda number: _line_pairs(texts[number], sizes[number]),
-    )
-
-
-def _line_pairs(path: Path, count: int) -> list[StoredPair | str]:
-    lines = path.read_bytes().decode("utf-8", "surrogatepass").split("\n")[:-1]
-    if len(lines) != count:
-        raise ValueError(f"{path} has {len(lines)} lines for {count} pairs")
-    rows = map(json.loads, lines)
-    return [StoredPair(row["image"], tuple(row["captions"])) for row in rows]
-
-
-def _numbered(folder: Path, suffix: str) -> list[Path]:
-    """The files of a folder in the order of the numbers that end their names."""
-
-    def number(path: Path) -> tuple[int, str]:
-        digits = re.search(r"\d+$", path.stem)
-        return (int(digits.group()) if digits else -1, path.name)
-
-    files = sorted(folder.glob(f"*.{suffix}"), key=number)
-    if not files:
-        raise ValueError(f"no .{suffix} files in {folder}")
-    return files
-
-
-def _identity(source: Path, files: Sequence[Path]) -> str:
-    for path in files:
-        if not path.is_file():
-            raise ValueError(f"{path} is missing")
-    return fingerprint((str(path.relative_to(source)), file_state(path)) for path in files)

@@ -4,28 +4,46 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from asif_jax import encoders
 from asif_jax.core.scoring import rank
 from asif_jax.data import Skipped
-from asif_jax.data.prompts import sentences
+from asif_jax.data.prompts import GENERAL, sentences
 from asif_jax.encoders import Encoder
-from asif_jax.jobs.embedding.embed import embed_images, embed_texts
+from asif_jax.jobs.embedding.memory import embed_images, embed_texts
+from asif_jax.methods.calibration import Calibration, probabilities
 from asif_jax.model import EncoderRecord, Model, class_scores
 from asif_jax.store import StoredPair
 
 
 class Guess(NamedTuple):
-    """A label and its score."""
+    """A label for an image.
+
+    Attributes:
+      label: the label.
+      score: of the image and the label.
+      probability: among the labels to choose from; None without a calibration of the model.
+    """
 
     label: str
     score: float
+    probability: float | None = None
 
 
 class Named(NamedTuple):
-    """An image and its best labels, best first."""
+    """An image and its best labels.
+
+    Attributes:
+      image: the image file.
+      guesses: the best labels, best first.
+      none: whether none of the labels fits: the best score lies below the threshold that the
+        model's calibration found, or the image shares no pair with any label.
+    """
 
     image: str
     guesses: tuple[Guess, ...]
+    none: bool = False
 
 
 class Found(NamedTuple):
@@ -48,7 +66,7 @@ def load_encoder(model: Model, modality: str) -> Encoder:
 
     Args:
       model: a model.
-      modality: "image" or "text".
+      modality: one of the model's.
 
     Returns:
       The encoder.
@@ -64,7 +82,7 @@ def load_recorded(record: EncoderRecord, modality: str) -> Encoder:
 
     Args:
       record: which.
-      modality: "image" or "text".
+      modality: one of the model's.
 
     Returns:
       The encoder.
@@ -86,7 +104,7 @@ def name_images(
     images: Sequence[Path],
     labels: Sequence[str],
     *,
-    templates: Sequence[str] = ("{}",),
+    templates: Sequence[str] = GENERAL,
     prompts: str = "max",
     top: int = 3,
     progress: bool = True,
@@ -113,19 +131,32 @@ def name_images(
         raise ValueError(f"prompts must be max or mean: got {prompts!r}")
     image_encoder, text_encoder = (load_encoder(model, m) for m in ("image", "text"))
     embeddings, kept, skipped = embed_images(images, image_encoder, progress=progress)
-    texts = embed_texts(in_words, text_encoder, progress=False)
-    texts = texts.reshape(len(labels), len(templates), -1)
+    texts = embed_texts(in_words, text_encoder).reshape(len(labels), len(templates), -1)
     scores = class_scores(model, embeddings, texts, rule=prompts)
-    best_scores, best = rank(scores, top=min(top, len(labels)))
-    ranked = zip(kept, best_scores.tolist(), best.tolist(), strict=True)
     named = [
-        Named(
-            str(images[index]),
-            tuple(Guess(labels[int(j)], score) for score, j in zip(row, columns, strict=True)),
-        )
-        for index, row, columns in ranked
+        _named(str(images[index]), row, labels, model.calibration, top=top)
+        for index, row in zip(kept, np.asarray(scores), strict=True)
     ]
     return named, skipped
+
+
+def _named(
+    image: str,
+    scores: np.ndarray,
+    labels: Sequence[str],
+    calibration: Calibration | None,
+    *,
+    top: int,
+) -> Named:
+    """The best labels of an image."""
+    best = [int(i) for i in np.argsort(-scores, kind="stable")[:top]]
+    if calibration is None:
+        guesses = (Guess(labels[i], float(scores[i])) for i in best)
+        return Named(image, tuple(guesses), none=not scores.any())
+    chances = np.asarray(probabilities(scores, calibration.temperature))
+    guesses = (Guess(labels[i], float(scores[i]), float(chances[i])) for i in best)
+    none = not scores.any() or float(scores.max()) < calibration.threshold
+    return Named(image, tuple(guesses), none=none)
 
 
 def search_images(
@@ -151,7 +182,7 @@ def search_images(
     Raises:
       ValueError: none of the images given could be read.
     """
-    query = embed_texts([text], load_encoder(model, "text"), progress=False)
+    query = embed_texts([text], load_encoder(model, "text"))
     if images:
         encoder = load_encoder(model, "image")
         embeddings, kept, skipped = embed_images(images, encoder, progress=progress)
@@ -163,6 +194,8 @@ def search_images(
     found = [
         Found(gallery[i].image, gallery[i].captions, score)
         for score, i in zip(best_scores.tolist(), best.tolist(), strict=True)
+        # What shares no pair with the sentence does not resemble it.
+        if score != 0.0
     ]
     return found, skipped
 
@@ -186,7 +219,7 @@ def explain_match(
       ValueError: the image could not be read.
     """
     pixels, _, _ = embed_images([image], load_encoder(model, "image"), progress=False)
-    words = embed_texts([text], load_encoder(model, "text"), progress=False)
+    words = embed_texts([text], load_encoder(model, "text"))
     image, text = model.represent(pixels, "image")[0], model.represent(words, "text")[0]
     explanation = model.explain(image, text)
     ranked = zip(explanation.indices.tolist(), explanation.contributions.tolist(), strict=True)

@@ -62,10 +62,6 @@ def fit_temperature(scores: ArrayLike, labels: ArrayLike) -> Array:
     is concave in 1 / temperature, so bisection on its derivative finds the maximum. For ASIF, whose
     scores are cosines, it is an addition of ours; it changes no ranking.
 
-    With 2,000 Flickr8k pairs (EfficientNet-Lite2 and MiniLM, k = 200, p = 4) and captions of 500
-    unseen images to choose from, it took the expected calibration error from 0.17 to 0.06 and the
-    negative log-likelihood from 5.97 to 3.73 on 500 other images.
-
     Args:
       scores: [b, m] real, of held-out queries.
       labels: [b] int, the right item of each.

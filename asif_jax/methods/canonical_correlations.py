@@ -7,11 +7,9 @@ covariances. For frozen encoders of images and texts it is a method of ours.
 import functools
 from collections.abc import Mapping
 
-from jax import Array
-
 from asif_jax.methods import rules
 from asif_jax.methods.linear import Weights, linear_method
-from asif_jax.methods.method import Method
+from asif_jax.methods.method import Method, given
 
 
 def cca(*, shrinkage: float | Mapping[str, float] | None = None) -> Method:
@@ -36,14 +34,9 @@ def cca(*, shrinkage: float | Mapping[str, float] | None = None) -> Method:
       >>> method.score(state, left, right).argmax(axis=1).tolist()
       [0, 1, 2, 3, 4, 5, 6, 7, 8]
     """
-    settings = {} if shrinkage is None else {"shrinkage": shrinkage}
     return linear_method(
         "cca",
-        settings,
+        given(shrinkage=shrinkage),
         shrinkage=functools.partial(rules.chosen, shrinkage, rule=rules.cca_shrinkage),
-        weights=Weights(_correlations, _correlations),
+        weights=Weights(first=1.0, second=1.0),
     )
-
-
-def _correlations(values: Array) -> Array:
-    return values

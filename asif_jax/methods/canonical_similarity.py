@@ -7,12 +7,9 @@ section 4.
 import functools
 from collections.abc import Mapping
 
-import jax.numpy as jnp
-from jax import Array
-
 from asif_jax.methods import rules
 from asif_jax.methods.linear import Weights, linear_method
-from asif_jax.methods.method import Method
+from asif_jax.methods.method import Method, given
 
 
 def csa(
@@ -35,18 +32,9 @@ def csa(
       >>> csa(dimension=100).settings
       {'dimension': 100}
     """
-
-    def first_variates(correlations: Array) -> Array:
-        # They ascend.
-        place = jnp.arange(correlations.shape[0])
-        cut = 0 if dimension is None else correlations.shape[0] - dimension
-        return jnp.where(place >= cut, 1.0, 0.0)
-
-    given = {"dimension": dimension, "shrinkage": shrinkage}
-    settings = {name: value for name, value in given.items() if value is not None}
     return linear_method(
         "csa",
-        settings,
+        given(dimension=dimension, shrinkage=shrinkage),
         shrinkage=functools.partial(rules.chosen, shrinkage, rule=rules.cca_shrinkage),
-        weights=Weights(first_variates, first_variates, after=jnp.sqrt),
+        weights=Weights(after=0.5, variates=dimension),
     )

@@ -1,6 +1,8 @@
 """Several methods as one: their scores added up."""
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -77,13 +79,18 @@ def fused(*methods: Method, weights: Sequence[float] | None = None) -> Method:
     def score(state: FusedState, left: Parts, right: Parts) -> Array:
         parts = zip(methods, state.states, left.parts, right.parts, strict=True)
         scores = [m.score(inner, *both) for m, inner, *both in parts]
-        return sum(share * part for share, part in zip(shares, scores, strict=True))  # type: ignore
+        return _weighted(scores, shares)
 
     def explain(state: FusedState, left: Parts, right: Parts) -> Explanation:
         size = state.anchors.capacity
         parts = zip(methods, state.states, left.parts, right.parts, strict=True)
         found = [by_pair(m.explain(inner, *both), size) for m, inner, *both in parts]
-        return by_size(sum(share * part for share, part in zip(shares, found, strict=True)))  # type: ignore
+        return by_size(_weighted(found, shares))
 
     settings = {"methods": [[m.name, dict(m.settings)] for m in methods], "weights": shares}
     return Method(fit, represent, score, explain, measure, "fused", settings)
+
+
+def _weighted(parts: Sequence[Array], weights: Sequence[float]) -> Array:
+    weighted = (weight * part for weight, part in zip(weights, parts, strict=True))
+    return functools.reduce(operator.add, weighted)

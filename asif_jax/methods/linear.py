@@ -23,13 +23,17 @@ from jax.typing import ArrayLike
 
 from asif_jax.core.anchors import Anchors, as_anchors, embeddings_of
 from asif_jax.core.cosine import normalize
-from asif_jax.core.explanation import Explanation, by_size
+from asif_jax.core.explanation import Explanation, by_size, check_single
+from asif_jax.methods.blocks import map_rows
+from asif_jax.methods.decomposition import svd
 from asif_jax.methods.method import Method, Pairs
 from asif_jax.methods.statistics import Sums, cross_covariance, measure, moments, pair_means
 from asif_jax.methods.whitening import Metric, centred, shrunk_metric, solve_rows
 
-# Correlations below this share of the largest are rounding, and count as none.
+# Correlations below this share of the largest, or below the second number, are rounding and count
+# as none.
 _SMALLEST = 1e-3
+_ROUNDING = 1e-6
 
 # (sums, modality) -> the shrinkage of the space that a modality is whitened in.
 Shrinkage = Callable[[Sums, str], Any]
@@ -41,7 +45,7 @@ class Side(NamedTuple):
     Attributes:
       mean: [d] float32.
       basis: [d, r] float32.
-      correlations: [r] float32 singular values, ascending; zero where there is none.
+      correlations: [r] float32 singular values, descending; zero where there is none.
     """
 
     mean: Array
@@ -82,19 +86,24 @@ class Codes:
 
 
 class Weights(NamedTuple):
-    """How a linear method weighs canonical coordinates: functions of the correlations.
+    """How a linear method weighs canonical coordinates: by powers of the correlations.
 
     Attributes:
-      first: the weights of the first modality by name before its codes are brought to unit length.
-      second: the weights of the second.
-      after: the weights of both after that.
+      first: the power for the first modality by name, before its codes are brought to unit length.
+      second: the power for the second.
+      after: the power for both after that.
+      variates: how many coordinates are used, those of the largest correlations; None for all.
+      whole: the second modality is brought to the unit length of the whole centred vector, with
+        what no pair couples. It must not be whitened.
       share: the power s of the module's equation, what the first modality takes of the division by
         the correlations.
     """
 
-    first: Callable[[Array], Array]
-    second: Callable[[Array], Array]
-    after: Callable[[Array], Array] = jnp.ones_like
+    first: float = 0.0
+    second: float = 0.0
+    after: float = 0.0
+    variates: int | None = None
+    whole: bool = False
     share: float = 0.5
 
 
@@ -155,15 +164,10 @@ def _fit(sums: Sums, shrinkages: Mapping[str, Array], *, whiten: tuple[bool, boo
 
 
 def _sides(cross: Array, first: Metric, second: Metric) -> tuple[Side, Side]:
-    """Canonical coordinates by an eigendecomposition on the smaller side, which is the faster."""
+    """The canonical coordinates of two modalities beside each other."""
     across = solve_rows(second.factor, solve_rows(first.factor, cross.T).T)
-    wide = cross.shape[0] < cross.shape[1]
-    across = across.T if wide else across
-    squares, smaller = jnp.linalg.eigh(_matmul(across.T, across))
-    found = jnp.sqrt(jnp.maximum(squares, 0.0))
-    found = jnp.where(found > _SMALLEST * found[-1], found, 0.0)
-    larger = _matmul(across, smaller) * _power(found, -1.0)
-    left, right = (smaller, larger) if wide else (larger, smaller)
+    left, found, right = svd(across)
+    found = jnp.where(found > jnp.maximum(_SMALLEST * found[0], _ROUNDING), found, 0.0)
 
     def side(metric: Metric, vectors: Array) -> Side:
         basis = solve_rows(metric.factor, vectors.T, transposed=True).T
@@ -179,13 +183,27 @@ def _represent(
     units = normalize(embeddings)
 
     def code(other: str, side: Side) -> Array:
-        weigh = weights.first if modality < other else weights.second
-        weighed = _matmul(centred(units, side.mean), side.basis) * weigh(side.correlations)
+        before = weights.first if modality < other else weights.second
+        vectors, values = centred(units, side.mean), side.correlations
         # What no pair couples takes part in no score.
-        coupled = jnp.where(side.correlations > 0.0, weights.after(side.correlations), 0.0)
-        return normalize(weighed) * coupled
+        used = jnp.where(jnp.arange(values.shape[0]) < limit(values), values, 0.0)
+        weighed = _matmul(vectors, side.basis) * _power(used, before)
+        if weights.whole and modality > other:
+            return weighed * _inverse_length(vectors)
+        return normalize(weighed) * _power(used, weights.after)
+
+    def limit(values: Array) -> int:
+        return values.shape[0] if weights.variates is None else weights.variates
 
     return Codes({other: code(other, side) for other, side in sides.items()}, modality)
+
+
+def _inverse_length(vectors: Array) -> Array:
+    """[..., 1] one over the length of each vector [..., d]; zero for a zero vector."""
+    squares = jnp.sum(vectors**2, axis=-1, keepdims=True)
+    # The negation lets NaN through.
+    some = ~(squares <= 0.0)
+    return jnp.where(some, jax.lax.rsqrt(jnp.where(some, squares, 1.0)), 0.0)
 
 
 def _score(state: LinearState, left: Codes, right: Codes) -> Array:
@@ -203,20 +221,23 @@ def _comparable(left: Codes, right: Codes) -> tuple[Array, Array]:
 
 @functools.partial(jax.jit, static_argnames="share")
 def _contributions(state: LinearState, left: Codes, right: Codes, *, share: float) -> Array:
-    """[..., n] what each pair adds to the score of aligned codes."""
+    """[n] what each pair adds to the score of one code on each side."""
     one, other = left.modality, right.modality
     other = min(left.codes) if one == other else other
-    codes = dict(zip((one, other), _comparable(left, right), strict=True))
+    first, second = _comparable(left, right)
+    check_single(first[..., 0], second[..., 0])
+    codes = {one: first, other: second}
 
     def reading(modality: str, partner: str) -> Array:
         side = state.sides[modality][partner]
         power = -share if modality < partner else share - 1.0
-        vector = _matmul(codes[modality] * _power(side.correlations, power), side.basis.T)
-        pairs = pair_means(embeddings_of(state.anchors, modality)) - state.pair_means[modality]
-        return _matmul(vector, jnp.where(state.anchors.live[:, None], pairs, 0.0).T)
+        vector = _matmul(side.basis, codes[modality] * _power(side.correlations, power))
+        pairs, mean = embeddings_of(state.anchors, modality), state.pair_means[modality]
+        return map_rows(lambda part: _matmul(pair_means(part) - mean, vector), pairs)
 
     products = reading(one, other) * reading(other, one)
-    return products / jnp.maximum(jnp.sum(state.anchors.live), 1)
+    live = state.anchors.live
+    return jnp.where(live, products, 0.0) / jnp.maximum(jnp.sum(live), 1)
 
 
 def _power(values: Array, power: float) -> Array:

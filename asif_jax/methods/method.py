@@ -37,3 +37,19 @@ class Method(NamedTuple):
     measure: Callable[..., Sums | None]
     name: str
     settings: Mapping[str, Any]
+
+
+def given(**settings: Any) -> dict[str, Any]:
+    """The settings that are not left to a rule: those that are not None.
+
+    Args:
+      settings: by name.
+
+    Returns:
+      name -> value.
+
+    Example:
+      >>> given(k=3, p=None)
+      {'k': 3}
+    """
+    return {name: value for name, value in settings.items() if value is not None}

@@ -3,8 +3,6 @@
 Schoenemann, "A Generalized Solution of the Orthogonal Procrustes Problem", Psychometrika 1966.
 """
 
-import jax.numpy as jnp
-
 from asif_jax.methods.linear import Weights, linear_method
 from asif_jax.methods.method import Method
 
@@ -25,6 +23,6 @@ def procrustes() -> Method:
         "procrustes",
         {},
         shrinkage=lambda sums, modality: 1.0,
-        weights=Weights(jnp.ones_like, jnp.ones_like),
+        weights=Weights(),
         whiten=(False, False),
     )

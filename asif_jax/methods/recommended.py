@@ -11,7 +11,7 @@ from asif_jax.core.nearest import DEFAULT_MEMORY
 from asif_jax.methods.canonical_correlations import cca
 from asif_jax.methods.fusion import fused
 from asif_jax.methods.hubness import with_csls
-from asif_jax.methods.method import Method
+from asif_jax.methods.method import Method, given
 from asif_jax.methods.relative_representations import asif
 from asif_jax.methods.square_root import with_square_root
 
@@ -44,8 +44,7 @@ def two_cosines(
     """
     both = fused(cca(), asif(k=k, p=p, shrinkage=shrinkage, memory=memory))
     method = with_csls(with_square_root(both), bank=bank)
-    given = {"k": k, "p": p, "shrinkage": shrinkage, "bank": None if bank == _BANK else bank}
-    settings = {name: value for name, value in given.items() if value is not None}
+    settings = given(k=k, p=p, shrinkage=shrinkage, bank=None if bank == _BANK else bank)
     return method._replace(name="two_cosines", settings=settings)
 
 

@@ -5,8 +5,8 @@ Norelli et al., "ASIF: Coupled Data Turns Unimodal Models to Multimodal Without 
 """
 
 import functools
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,13 @@ from jax.typing import ArrayLike
 from asif_jax.core.anchors import Anchors, as_anchors, embeddings_of
 from asif_jax.core.captions import nearest_pairs_in_metric
 from asif_jax.core.cosine import normalize
-from asif_jax.core.explanation import explain
+from asif_jax.core.explanation import Explanation, check_single, explain
 from asif_jax.core.nearest import DEFAULT_MEMORY, nearest_in_metric
 from asif_jax.core.projection import RelativeRepresentation, project, represent_nearest
 from asif_jax.core.scoring import similarity
 from asif_jax.methods import rules
-from asif_jax.methods.method import Method, Pairs
+from asif_jax.methods.blocks import lengths_in, map_rows
+from asif_jax.methods.method import Method, Pairs, given
 from asif_jax.methods.statistics import Sums, measure, moments, pair_means
 from asif_jax.methods.whitening import (
     Metric,
@@ -30,9 +31,6 @@ from asif_jax.methods.whitening import (
     solve_rows,
     whitened,
 )
-
-# Anchors that are whitened at once, to measure their lengths.
-_ROWS = 1 << 13
 
 
 class AsifState(NamedTuple):
@@ -84,8 +82,8 @@ def paper(*, k: int | None = None, p: float | None = None) -> Method:
         live = state.anchors.live
         return project(embeddings, anchors, k=kept, p=state.p, live=live, normalized=True)
 
-    settings = {"k": k, "p": p}
-    return Method(fit, represent, _score, _explain, _no_sums, "paper", _given(settings))
+    settings = given(k=k, p=p)
+    return Method(fit, represent, _score, _explain, _no_sums, "paper", settings)
 
 
 def asif(
@@ -143,8 +141,8 @@ def asif(
         )
         return represent_nearest(embeddings, *found, size=anchors.shape[0], p=state.p)
 
-    settings = {"k": k, "p": p, "shrinkage": shrinkage}
-    return Method(fit, represent, _score, _explain, measure, "asif", _given(settings))
+    settings = given(k=k, p=p, shrinkage=shrinkage)
+    return Method(fit, represent, _score, _explain, measure, "asif", settings)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "memory"))
@@ -181,23 +179,15 @@ def _metric(sums: Sums, modality: str, shrinkage: ArrayLike) -> Metric:
 @jax.jit
 def _scales(embeddings: Array, metric: Metric) -> Array:
     """[n] or [n, captions]: one over the length of each anchor in the whitened space."""
-    d = embeddings.shape[-1]
-    rows = embeddings.reshape(-1, d)
-    inverse = solve_rows(metric.factor, jnp.eye(d)).T
+    inverse = solve_rows(metric.factor, jnp.eye(embeddings.shape[-1])).T
 
     def lengths(part: Array) -> Array:
-        units = centred(part.astype(jnp.float32), metric.mean)
-        white = jnp.matmul(units, inverse.T, precision=jax.lax.Precision.HIGHEST)
-        return jnp.linalg.norm(white, axis=-1)
+        rows = part.reshape(-1, part.shape[-1]).astype(jnp.float32)
+        return lengths_in(inverse, centred(rows, metric.mean)).reshape(part.shape[:-1])
 
-    size = min(_ROWS, max(rows.shape[0], 1))
-    whole = rows.shape[0] // size * size
-    found = jax.lax.map(lengths, rows[:whole].reshape(-1, size, d)).reshape(-1)
-    if whole < rows.shape[0]:
-        found = jnp.concatenate([found, lengths(rows[whole:])])
+    found = map_rows(lengths, embeddings)
     positive = found > 0.0
-    scales = jnp.where(positive, 1.0 / jnp.where(positive, found, 1.0), 0.0)
-    return scales.reshape(embeddings.shape[:-1])
+    return jnp.where(positive, 1.0 / jnp.where(positive, found, 1.0), 0.0)
 
 
 def _mean_caption(embeddings: Array) -> Array:
@@ -211,7 +201,10 @@ def _score(state: AsifState, left: RelativeRepresentation, right: RelativeRepres
     return similarity(left, right)
 
 
-def _explain(state: AsifState, left: RelativeRepresentation, right: RelativeRepresentation):
+def _explain(
+    state: AsifState, left: RelativeRepresentation, right: RelativeRepresentation
+) -> Explanation:
+    check_single(left.values[..., 0], right.values[..., 0])
     return explain(left, right)
 
 
@@ -219,10 +212,5 @@ def _no_sums(pairs: Pairs, like: Sums | None = None) -> None:
     return None
 
 
-def _kept(k: int | None, pairs: int, rule) -> int:
+def _kept(k: int | None, pairs: int, rule: Callable[[int], int]) -> int:
     return min(rule(pairs) if k is None else k, pairs)
-
-
-def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are not left to a rule."""
-    return {name: value for name, value in settings.items() if value is not None}

@@ -3,9 +3,6 @@
 Hoerl and Kennard, "Ridge Regression", Technometrics 1970.
 """
 
-from jax import Array
-from jax import numpy as jnp
-
 from asif_jax.methods.linear import Weights, linear_method
 from asif_jax.methods.method import Method
 
@@ -29,10 +26,6 @@ def ridge(*, penalty: float = 1.0) -> Method:
         "ridge",
         {"penalty": penalty},
         shrinkage=lambda sums, modality: penalty,
-        weights=Weights(_correlations, jnp.ones_like, share=1.0),
+        weights=Weights(first=1.0, whole=True, share=1.0),
         whiten=(True, False),
     )
-
-
-def _correlations(values: Array) -> Array:
-    return values

@@ -46,16 +46,18 @@ def exponent(pairs: ArrayLike) -> Array:
 
 
 def whitening_shrinkage(sums: Sums, modality: str) -> Array:
-    """The shrinkage of the space that inputs are compared to the pairs in.
+    """The shrinkage of the space that inputs are compared to the pairs in: at least 1.
+
+    It is the root of that of the canonical correlations where this is larger: where pairs are few.
 
     Args:
       sums: over the pairs.
       modality: its name.
 
     Returns:
-      [] float32, in mean variances: 1, or the root of `cca_shrinkage` where that is more.
+      [] float32, in mean variances.
     """
-    return jnp.maximum(1.0, jnp.sqrt(cca_shrinkage(sums, modality)))
+    return jnp.maximum(jnp.sqrt(cca_shrinkage(sums, modality)), 1.0)
 
 
 def cca_shrinkage(sums: Sums, modality: str) -> Array:

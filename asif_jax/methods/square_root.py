@@ -14,8 +14,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from asif_jax.core.anchors import Anchors, as_anchors
-from asif_jax.core.cosine import normalize
 from asif_jax.core.explanation import Explanation
+from asif_jax.methods.blocks import map_rows
 from asif_jax.methods.method import Method, Pairs
 from asif_jax.methods.statistics import Sums, count_negatives
 
@@ -88,18 +88,35 @@ def square_rooted(anchors: Anchors, rooted: Mapping[str, Array]) -> Anchors:
     Returns:
       The pairs, still of unit length.
     """
-    embeddings = {
-        m: square_root(array, rooted[m]).astype(array.dtype)
-        for m, array in anchors.embeddings.items()
-    }
+
+    def root(modality: str, array: Array) -> Array:
+        # These are unit vectors, and taken some at a time there is no float32 copy of all.
+        sums = map_rows(lambda part: jnp.sum(_positive(part), axis=-1, keepdims=True), array)
+        roots = _roots_of_shares(_positive(array) / jnp.where(sums > 0.0, sums, 1.0))
+        return jnp.where(rooted[modality], roots.astype(array.dtype), array)
+
+    embeddings = {m: root(m, array) for m, array in anchors.embeddings.items()}
     return anchors._replace(embeddings=embeddings)
 
 
 @jax.jit
 def square_root(embeddings: Array, rooted: Array) -> Array:
     """unit(sqrt(x)) of embeddings [..., d], or the embeddings as they are."""
-    positive = jnp.maximum(embeddings, 0).astype(jnp.promote_types(embeddings.dtype, jnp.float32))
-    # The root has no derivative at zero.
-    above = positive > 0.0
-    roots = jnp.where(above, jnp.sqrt(jnp.where(above, positive, 1.0)), 0.0)
-    return jnp.where(rooted, normalize(roots), embeddings)
+    positive = _positive(embeddings)
+    # Dividing by the largest first keeps the sum from over- and underflowing.
+    largest = jax.lax.stop_gradient(jnp.max(positive, axis=-1, keepdims=True, initial=0.0))
+    parts = positive / jnp.where(largest > 0.0, largest, 1.0)
+    sums = jnp.sum(parts, axis=-1, keepdims=True)
+    roots = _roots_of_shares(parts / jnp.where(sums > 0.0, sums, 1.0))
+    return jnp.where(rooted, roots, embeddings)
+
+
+def _positive(embeddings: Array) -> Array:
+    return jnp.maximum(embeddings, 0).astype(jnp.promote_types(embeddings.dtype, jnp.float32))
+
+
+def _roots_of_shares(shares: Array) -> Array:
+    """Square roots of what adds up to 1 or to 0, which are of unit length or zero."""
+    # The root has no derivative at zero. The negation lets NaN through.
+    above = ~(shares <= 0.0)
+    return jnp.where(above, jnp.sqrt(jnp.where(above, shares, 1.0)), 0.0)

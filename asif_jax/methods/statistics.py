@@ -12,9 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from asif_jax.core.anchors import Anchors, as_anchors
-
-# Rows that are multiplied at once: what measuring takes beside the pairs and the sums.
-_ROWS = 1 << 13
+from asif_jax.core.nearest import slice_rows
+from asif_jax.methods.blocks import ROWS, product, sum_of_outers
 
 Pairs = Anchors | Mapping[str, Any]
 
@@ -76,19 +75,19 @@ def measure(pairs: Pairs, like: Sums | None = None) -> Sums:
     """
     anchors = as_anchors(pairs)
     capacity = anchors.capacity
-    size = min(_ROWS, max(capacity, 1))
-    whole = capacity // size
+    if capacity <= ROWS:
+        return _sums_of(anchors)
 
-    def block(start: Array | int, rows: int) -> Sums:
-        part = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, rows), anchors)
-        return _sums_of(part)
+    def sums_from(start: Array | int) -> Sums:
+        # The last block begins further left, so that all are of one size; what came before it does
+        # not count again.
+        first = jnp.minimum(start, capacity - ROWS)
+        part: Anchors = jax.tree.map(lambda array: slice_rows(array, first, ROWS), anchors)
+        fresh = first + jnp.arange(ROWS, dtype=jnp.int32) >= start
+        return _sums_of(part._replace(live=part.live & fresh))
 
-    starts = size * jnp.arange(1, whole, dtype=jnp.int32)
-    sums, _ = jax.lax.scan(
-        lambda sums, start: (add(sums, block(start, size)), None), block(0, size), starts
-    )
-    rest = capacity - whole * size
-    return add(sums, block(whole * size, rest)) if rest else sums
+    starts = jnp.arange(ROWS, capacity, ROWS, dtype=jnp.int32)
+    return jax.lax.scan(lambda sums, at: (add(sums, sums_from(at)), None), sums_from(0), starts)[0]
 
 
 def add(first: Sums, second: Sums) -> Sums:
@@ -201,13 +200,13 @@ def _sums_of(anchors: Anchors) -> Sums:
         pairs=jnp.sum(live, dtype=jnp.float32),
         counts={m: jnp.sum(live if singles[m] else present[m], dtype=jnp.float32) for m in names},
         totals={m: jnp.sum(rows, axis=0, dtype=jnp.float32) for m, rows in flat.items()},
-        outers={m: _product(rows, rows) for m, rows in flat.items()},
+        outers={m: sum_of_outers(rows) for m, rows in flat.items()},
         means={m: jnp.sum(rows, axis=0) for m, rows in means.items()},
         negatives={
             m: jnp.sum(jnp.any(rows < 0, axis=-1), dtype=jnp.float32) for m, rows in flat.items()
         },
         crosses={
-            first: {second: _product(means[first], means[second]) for second in names[i + 1 :]}
+            first: {second: product(means[first], means[second]) for second in names[i + 1 :]}
             for i, first in itertools.islice(enumerate(names), len(names) - 1)
         },
     )
@@ -215,14 +214,3 @@ def _sums_of(anchors: Anchors) -> Sums:
 
 def _masked(embeddings: Array, live: Array) -> Array:
     return jnp.where(live.reshape(-1, *(1,) * (embeddings.ndim - 1)), embeddings, 0)
-
-
-def _product(first: Array, second: Array) -> Array:
-    """[d, e] float32 sum over rows of outer products."""
-    return jnp.einsum(
-        "nd,ne->de",
-        first,
-        second,
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=jnp.float32,
-    )

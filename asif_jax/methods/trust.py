@@ -22,10 +22,6 @@ def agreement(first: RelativeRepresentation, second: RelativeRepresentation) -> 
     CSLS, and the place of its own other side among all is averaged over both directions. Low values
     are the pairs to look at first.
 
-    Of 1,000 Flickr8k pairs (EfficientNet-Lite2 and MiniLM, whitened, k = n, p = 1) of which 20% or
-    40% had captions of another, wrong pairs ranked below right ones with an area under the ROC
-    curve of 0.98 and 0.96.
-
     Args:
       first: [n, k] representations of the anchors themselves in one modality, row i that of
         anchor i.
@@ -67,9 +63,7 @@ def agreement(first: RelativeRepresentation, second: RelativeRepresentation) -> 
 def weigh(representation: RelativeRepresentation, weights: Array) -> RelativeRepresentation:
     """Lets anchors count for more or less: a score becomes a weighted sum over pairs.
 
-    With `weights = jnp.clip(2 * agreement - 1, 0, 1) ** 2`, mean recall@10 of both directions among
-    1,000 others went from 0.34 to 0.39 where 40% of 1,000 pairs were wrong, from 0.45 to 0.47 where
-    20% were, and stayed at 0.53 where none were (as for `agreement`, with CSLS).
+    `jnp.clip(2 * agreement - 1, 0, 1) ** 2` makes weights of what `agreement` says.
 
     Args:
       representation: [..., k], of either modality.

@@ -15,6 +15,9 @@ from jax.typing import ArrayLike
 
 from asif_jax.core.cosine import normalize
 
+# What rounding leaves of the squared length of unit vectors minus their mean.
+_ROUNDING = 1e-6
+
 
 class Whitening(NamedTuple):
     """Mean and covariance of the unit embeddings of one modality.
@@ -91,7 +94,8 @@ def shrunk_metric(mean: Array, covariance: Array, shrinkage: ArrayLike) -> Metri
     """
     spread = jnp.trace(covariance) / covariance.shape[0]
     # Anchors that are all alike have no spread but rounding.
-    added = jnp.maximum(shrinkage, 1e-3) * jnp.where(spread > 1e-12, spread, 1.0)
+    varied = jnp.trace(covariance) > _ROUNDING
+    added = jnp.maximum(shrinkage, 1e-3) * jnp.where(varied, spread, 1.0)
     shrunk = covariance + added * jnp.eye(covariance.shape[0], dtype=covariance.dtype)
     return Metric(mean, jnp.linalg.cholesky(shrunk))
 
@@ -102,9 +106,11 @@ def whitened(units: Array, metric: Metric) -> Array:
 
 
 def centred(units: Array, mean: Array) -> Array:
-    """The embeddings [..., d] minus the mean; a zero embedding stays zero."""
+    """The embeddings [..., d] minus the mean; zero for zero, and for the mean itself."""
     present = jnp.any(units != 0.0, axis=-1, keepdims=True)
-    return jnp.where(present, units - mean, 0.0)
+    moved = jnp.where(present, units - mean, 0.0)
+    # Of the mean itself rounding would leave a direction of its own. The negation lets NaN through.
+    return jnp.where(~(jnp.sum(moved**2, axis=-1, keepdims=True) <= _ROUNDING**2), moved, 0.0)
 
 
 def solve_rows(factor: Array, rows: Array, *, transposed: bool = False) -> Array:

@@ -29,16 +29,19 @@ class Change:
     """A commit under way.
 
     Attributes:
-      store: the store.
-      kv: its database, within the transaction.
-      rows: how many there are.
-      arrays: modality -> [rows, d] embeddings, and "live" -> [rows] bool, within the transaction.
+      store: is the store.
+      kv: is its database, within the transaction.
+      rows: counts its rows.
+      arrays: maps each modality to [rows, d] or [rows, captions, d] embeddings, within the
+        transaction.
+      live: is the mask of live rows, [rows] bool, within the transaction.
     """
 
     store: Store
     kv: ts.KvStore
     rows: int
     arrays: dict[str, ts.TensorStore]
+    live: ts.TensorStore
 
 
 @contextlib.contextmanager
@@ -66,7 +69,7 @@ def commit(store: Store, message: str, *, added: int = 0, removed: int = 0) -> I
             if kv.read("compacted").result().state == "value":
                 raise StoreError("it is or was being compacted; compact it again, and open it anew")
             rows = row_count(store)
-            yield Change(store, kv, rows, _arrays(store, kv, rows))
+            yield Change(store, kv, rows, *_arrays(store, kv, rows))
             write_log(kv, message, added=added, removed=removed)
             transaction.commit_sync()
         except BaseException:
@@ -285,6 +288,8 @@ def allot_rows(change: Change, first: int, count: int) -> range:
         bounds = [change.rows] + [None] * (array.rank - 1)
         resized = array.resize(exclusive_max=bounds, resize_metadata_only=True)
         change.arrays[name] = resized.result()
+    resized = change.live.resize(exclusive_max=[change.rows], resize_metadata_only=True)
+    change.live = resized.result()
     return range(first, change.rows)
 
 
@@ -304,7 +309,7 @@ def write_rows(
     """
     span = slice(first, first + len(pairs))
     live = np.array([pair is not None for pair in pairs])
-    pending = [change.arrays["live"][span].write(live)]
+    pending = [change.live[span].write(live)]
     for modality, array in units.items():
         place = _with_room(change, modality, array.shape)[span]
         pending.append((place[:, : array.shape[1]] if array.ndim == 3 else place).write(array))
@@ -338,14 +343,15 @@ def remove_rows(change: Change, rows: np.ndarray) -> None:
         raise StoreError(f"there is no row {outside[0]} among {change.rows}")
     if not rows.size:
         return
-    live = change.arrays["live"]
-    alive = live[rows].read().result()
+    alive = change.live[rows].read().result()
     if not alive.all():
         raise StoreError(f"row {rows[~alive][0]} holds no pair any more, or never did")
-    live[rows].write(False).result()
+    change.live[rows].write(False).result()
 
 
-def _arrays(store: Store, kv: ts.KvStore, rows: int) -> dict[str, ts.TensorStore]:
+def _arrays(
+    store: Store, kv: ts.KvStore, rows: int
+) -> tuple[dict[str, ts.TensorStore], ts.TensorStore]:
     """The arrays within a transaction, before which it was read how many rows they hold."""
     try:
         return open_arrays(kv, store.header, rows, store.context)

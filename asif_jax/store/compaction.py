@@ -23,6 +23,7 @@ from asif_jax.store.failures import StoreError, told
 from asif_jax.store.layout import Pointer, new_context, open_database, read_pointer, write_pointer
 from asif_jax.store.locks import locked
 from asif_jax.store.snapshots import Snapshot, live_parts, snapshot
+from asif_jax.store.sums import FEWEST, write_sums
 
 _ROWS = 1 << 14
 
@@ -31,9 +32,9 @@ class Compacted(NamedTuple):
     """What a compaction did.
 
     Attributes:
-      store: the store, opened anew.
-      pairs: kept.
-      rows: dropped, which held removed pairs or none.
+      store: is the store, opened anew.
+      pairs: counts the pairs that were kept.
+      rows: counts the rows that were dropped, which held removed pairs or none.
     """
 
     store: Store
@@ -41,11 +42,12 @@ class Compacted(NamedTuple):
     rows: int
 
 
-def compact(store: Store, *, progress: bool = True) -> Compacted:
+def compact(store: Store, *, sums_from: int = FEWEST, progress: bool = True) -> Compacted:
     """Rewrites a store without what was removed. Rows are numbered anew; older versions go.
 
     Args:
       store: an open store; open it anew wherever else it is open.
+      sums_from: the number of live pairs from which their sums are kept, measured anew.
       progress: show a progress bar on stderr.
 
     Returns:
@@ -63,7 +65,7 @@ def compact(store: Store, *, progress: bool = True) -> Compacted:
         _mark(store, name, "compaction begun")
         try:
             found = snapshot(store)
-            compacted = _copy(store, found, name, progress=progress)
+            compacted = _copy(store, found, name, sums_from=sums_from, progress=progress)
             write_pointer(store.root, compacted.pointer, former=former)
         except BaseException:
             delete_database(store.root, name)
@@ -86,7 +88,7 @@ def _mark(store: Store, name: str | None, message: str) -> None:
         transaction.commit_sync()
 
 
-def _copy(store: Store, found: Snapshot, name: str, *, progress: bool) -> Store:
+def _copy(store: Store, found: Snapshot, name: str, *, sums_from: int, progress: bool) -> Store:
     """A new database that holds the live pairs of a version."""
     context = new_context()
     kv = open_database(store.root, name, context)
@@ -99,6 +101,7 @@ def _copy(store: Store, found: Snapshot, name: str, *, progress: bool) -> Store:
             with commit(new, message) as change:
                 append_rows(change, units, pairs)
             bar.update(len(pairs))
+    write_sums(new, fewest=sums_from, message=message)
     first = found.version + 1
     offset = first - newest_generation(store.root, name)
     return new._replace(pointer=Pointer(name, offset, first))

@@ -18,6 +18,7 @@ from asif_jax.store.layout import (
     Header,
     Pointer,
     Settings,
+    array_key,
     new_context,
     open_database,
     pack_header,
@@ -35,12 +36,12 @@ class Store(NamedTuple):
     """An open store.
 
     Attributes:
-      url: where it is.
-      root: the storage it lies in.
-      pointer: which database of it is open.
-      header: what never changes.
-      kv: the database, as it is now.
-      context: shared by all that is opened of it.
+      url: says where it is.
+      root: is the storage it lies in.
+      pointer: says which database of it is open.
+      header: holds what never changes.
+      kv: is the database, as it is now.
+      context: is shared by all that is opened of it.
     """
 
     url: str
@@ -66,6 +67,9 @@ def create(where: str | Path, header: Header, *, settings: Settings | None = Non
       StoreError: something is there already, or it cannot be written.
     """
     url = str(where)
+    for modality in header.dimensions:
+        if not modality or "/" in modality:
+            raise StoreError(f"{url}: {modality!r} cannot be the name of a modality")
     with told(url):
         root = open_root(where)
         former = root.read(POINTER).result()
@@ -240,7 +244,7 @@ def write_empty(kv: ts.KvStore, header: Header, settings: Settings, context: ts.
     for modality, dimension in header.dimensions.items():
         piece = [header.chunk, *(1,) * (modality in header.several), dimension]
         metadata = _metadata(header.dtype, piece, [raw, checked])
-        _open_array(within, modality, context, metadata)
+        _open_array(within, array_key(modality), context, metadata)
     # Compressed, a mask is so small that it lies in the index itself.
     mask = _metadata("bool", [header.chunk], [{"name": "bytes"}, {"name": "zstd"}, checked])
     _open_array(within, "live", context, mask)
@@ -262,7 +266,7 @@ def write_log(kv: ts.KvStore, message: str, *, added: int = 0, removed: int = 0)
 
 def open_arrays(
     kv: ts.KvStore, header: Header, rows: int, context: ts.Context
-) -> dict[str, ts.TensorStore]:
+) -> tuple[dict[str, ts.TensorStore], ts.TensorStore]:
     """The arrays of a database.
 
     Args:
@@ -272,25 +276,30 @@ def open_arrays(
       context: that the database was opened with.
 
     Returns:
-      Modality -> [rows, d] or [rows, captions, d] embeddings, and "live" -> [rows] bool.
+      Modality -> [rows, d] or [rows, captions, d] embeddings, and the mask, [rows] bool.
 
     Raises:
       StoreError: they are not as the header says.
     """
-    arrays = {name: _open_array(kv, name, context) for name in (*header.dimensions, "live")}
-    for name, array in arrays.items():
+    arrays = {m: _open_array(kv, array_key(m), context) for m in header.dimensions}
+    for modality, array in arrays.items():
         # How many captions a pair may have grows with the pairs.
-        captions = array.shape[1:2] if name in header.several else ()
-        width = () if name == "live" else (header.dimensions[name],)
-        expected = (
-            (rows, *captions, *width),
-            "bool" if name == "live" else header.dtype,
-            (header.chunk, *(1 for _ in captions), *width),
-        )
-        found = array.shape, array.dtype.name, array.chunk_layout.read_chunk.shape
-        if found != expected:
-            raise StoreError(f"damaged: the array {name} is {found}, not {expected}")
-    return arrays
+        captions = array.shape[1:2] if modality in header.several else ()
+        width = (*captions, header.dimensions[modality])
+        piece = (header.chunk, *(1 for _ in captions), width[-1])
+        _check_array(modality, array, (rows, *width), header.dtype, piece)
+    live = _open_array(kv, "live", context)
+    _check_array("live", live, (rows,), "bool", (header.chunk,))
+    return arrays, live
+
+
+def _check_array(
+    name: str, array: ts.TensorStore, shape: tuple[int, ...], dtype: str, chunk: tuple[int, ...]
+) -> None:
+    expected = shape, dtype, chunk
+    found = array.shape, array.dtype.name, array.chunk_layout.read_chunk.shape
+    if found != expected:
+        raise StoreError(f"damaged: the array {name} is {found}, not {expected}")
 
 
 def newest_generation(root: ts.KvStore, database: str) -> int:

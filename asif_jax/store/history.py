@@ -16,13 +16,13 @@ class Version(NamedTuple):
     """One commit.
 
     Attributes:
-      number: of the version.
-      names: given to it.
-      time: of the commit, seconds since 1970.
-      message: what was done.
-      added: pairs added.
-      removed: pairs removed.
-      pairs: live pairs since.
+      number: is that of the version.
+      names: lists the names given to it.
+      time: is that of the commit, in seconds since 1970.
+      message: says what was done.
+      added: counts the pairs added.
+      removed: counts the pairs removed.
+      pairs: counts the live pairs since.
     """
 
     number: int
@@ -38,8 +38,8 @@ class Difference(NamedTuple):
     """What differs between two versions.
 
     Attributes:
-      added: [a] rows live in the latter alone.
-      removed: [r] rows live in the former alone.
+      added: holds the [a] rows that are live in the latter alone.
+      removed: holds the [r] rows that are live in the former alone.
     """
 
     added: np.ndarray

@@ -23,11 +23,11 @@ class Job(NamedTuple):
     """A job.
 
     Attributes:
-      key: what it is kept under.
-      source: where its pairs come from.
-      first: its first row.
-      size: its rows.
-      part: rows to a part, a multiple of the store's chunk.
+      key: is what it is kept under.
+      source: says where its pairs come from.
+      first: is its first row.
+      size: counts its rows.
+      part: counts the rows of one part, a multiple of the store's chunk.
     """
 
     key: str
@@ -50,9 +50,9 @@ class Outcome(NamedTuple):
     """What came of a part.
 
     Attributes:
-      added: pairs written.
-      present: pairs that the store held before.
-      skipped: place and reason of each that was left out.
+      added: counts the pairs written.
+      present: counts the pairs that the store held before.
+      skipped: holds place and reason of each that was left out.
     """
 
     added: int

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorstore as ts
 
+from asif_jax.methods.calibration import Calibration
 from asif_jax.model import EncoderRecord
 from asif_jax.store.failures import CHANGED, StoreError
 from asif_jax.store.records import pack, unpack
@@ -29,17 +30,22 @@ _CONFIG = {
 }
 _CACHED_BYTES = 1 << 26
 
+# What a database keeps beside the embeddings, by the first part of the key.
+_INTERNAL = frozenset(
+    ("header", "settings", "rows", "live", "log", "pairs", "jobs", "names", "sums", "compacted")
+)
+
 
 class Header(NamedTuple):
     """What never changes in a store.
 
     Attributes:
-      encoders: modality -> the encoder of its embeddings.
-      dimensions: modality -> the dimension of its embeddings.
-      dtype: "float32" or "bfloat16", of all embeddings.
-      chunk: rows that are stored as one piece.
-      several: modalities in which a pair may have more than one embedding, such as the captions of
-        an image; their arrays are [rows, captions, d], all others [rows, d].
+      encoders: maps each modality to the encoder of its embeddings.
+      dimensions: maps each modality to the dimension of its embeddings.
+      dtype: is "float32" or "bfloat16", for all embeddings.
+      chunk: counts the rows that are stored as one piece.
+      several: names the modalities in which a pair may have more than one embedding, such as the
+        captions of an image; their arrays are [rows, captions, d], all others [rows, d].
     """
 
     encoders: Mapping[str, EncoderRecord]
@@ -53,9 +59,9 @@ class Pointer(NamedTuple):
     """The content of `asif-store.json`.
 
     Attributes:
-      database: the folder of the database.
-      offset: what to add to a generation of the database to get the version.
-      oldest: the first version that can be opened.
+      database: is the folder of the database.
+      offset: is what to add to a generation of the database to get the version.
+      oldest: is the first version that can be opened.
     """
 
     database: str
@@ -67,14 +73,14 @@ class Settings(NamedTuple):
     """How the pairs of a store become scores.
 
     Attributes:
-      method: the name of the method, one that `asif_jax.methods.named` knows.
-      settings: of the method; those left out follow a rule of the number of pairs.
-      calibration: (temperature, threshold), see `asif_jax.methods.calibration`, or None.
+      method: names the method, one that `asif_jax.methods.named` knows.
+      settings: holds those of the method; what is left out follows a rule of the number of pairs.
+      calibration: turns the method's scores into probabilities; None if none was fitted.
     """
 
     method: str = "two_cosines"
     settings: Mapping[str, Any] = {}
-    calibration: tuple[float, float] | None = None
+    calibration: Calibration | None = None
 
 
 def unpack_settings(content: bytes) -> Settings:
@@ -91,7 +97,7 @@ def unpack_settings(content: bytes) -> Settings:
         given = {name: value for name, value in zip("kp", fields, strict=True) if value is not None}
         return Settings("paper", given)
     calibration = fields["calibration"]
-    return Settings(**(fields | {"calibration": calibration and tuple(calibration)}))
+    return Settings(**(fields | {"calibration": calibration and Calibration(*calibration)}))
 
 
 def open_database(
@@ -117,6 +123,22 @@ def open_database(
 def new_context() -> ts.Context:
     """A small cache for the index of a database."""
     return ts.Context({"cache_pool": {"total_bytes_limit": _CACHED_BYTES}})
+
+
+def array_key(modality: str) -> str:
+    """The key of the embeddings of a modality: its name, unless something else has that key.
+
+    Args:
+      modality: its name.
+
+    Returns:
+      The key.
+
+    Example:
+      >>> array_key("speech"), array_key("live")
+      ('speech', 'embeddings of live')
+    """
+    return f"embeddings of {modality}" if modality in _INTERNAL else modality
 
 
 def block_key(block: int) -> str:

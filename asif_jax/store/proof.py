@@ -1,6 +1,5 @@
 """That a removal removed: the scores are those of a model without the pairs, the bytes are gone."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from asif_jax.methods.statistics import pair_means
 from asif_jax.store.database import Store
 from asif_jax.store.failures import told
 from asif_jax.store.reading import open_anchors
-from asif_jax.store.records import StoredPair, encode
+from asif_jax.store.records import StoredPair, encode, line_of
 from asif_jax.store.snapshots import Snapshot, StoredPairs, read_block
 
 # Shorter strings are found in pairs that have nothing to do with them.
@@ -25,8 +24,8 @@ class Scores(NamedTuple):
     """A comparison of scores.
 
     Attributes:
-      compared: how many scores.
-      equal: whether all are the same, bit for bit.
+      compared: counts the scores.
+      equal: says whether all are the same, bit for bit.
     """
 
     compared: int
@@ -37,10 +36,10 @@ class FileSearch(NamedTuple):
     """A search through all files of a store.
 
     Attributes:
-      patterns: what was looked for: embeddings, references and captions.
-      files: how many files were searched.
-      size: of all of them, bytes.
-      found: the files that hold any of it.
+      patterns: counts what was looked for: embeddings, references and captions.
+      files: counts the files that were searched.
+      size: is that of all of them, in bytes.
+      found: names the files that hold any of it.
     """
 
     patterns: int
@@ -177,5 +176,6 @@ def _texts(pairs: Iterable[StoredPair]) -> set[bytes]:
     """The lines of pairs, and the strings in them."""
     texts = set[str]()
     for pair in pairs:
-        texts |= {json.dumps(pair, ensure_ascii=False), pair.image, *pair.captions}
+        items = (reference for _, references in pair.items for reference in references)
+        texts |= {line_of(pair), pair.image, *pair.captions, *items}
     return {text.encode("utf-8", "surrogatepass") for text in texts}

@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 from asif_jax import methods
 from asif_jax.core.anchors import Anchors, check_finite
 from asif_jax.core.in_place import place_slab
-from asif_jax.methods.calibration import Calibration
 from asif_jax.model import Model
 from asif_jax.model import create as create_model
 from asif_jax.store.commits import exchange
@@ -25,6 +25,7 @@ from asif_jax.store.failures import StoreError, told
 from asif_jax.store.layout import Header, Settings
 from asif_jax.store.records import StoredPair
 from asif_jax.store.snapshots import Snapshot, StoredPairs, snapshot
+from asif_jax.store.sums import known_sums
 
 # Read at once, twice: what opening a store needs on the host beside the arrays.
 _SLAB_BYTES = 1 << 25
@@ -44,7 +45,13 @@ class SlotPairs(Sequence[StoredPair]):
     def __len__(self) -> int:
         return self._rows
 
-    def __getitem__(self, row):
+    @overload
+    def __getitem__(self, row: int) -> StoredPair: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[StoredPair]: ...
+
+    def __getitem__(self, row: int | slice) -> StoredPair | list[StoredPair]:
         if isinstance(row, slice):
             return [self._pairs.at(i) for i in range(*row.indices(self._rows))]
         return self._pairs.at(int(row))
@@ -94,8 +101,7 @@ def save(where: str | Path, model: Model) -> None:
     several = tuple(modality for modality, array in units.items() if array.ndim == 3)
     dtype = next(iter(units.values())).dtype.name
     header = Header(model.encoders, dimensions, dtype, several=several)
-    calibration = model.calibration and tuple(model.calibration)
-    settings = Settings(model.method.name, model.method.settings, calibration)
+    settings = Settings(model.method.name, model.method.settings, model.calibration)
     store = create(where, header, settings=settings)
     # Unit vectors as they are: normalized again they would be rounded again.
     exchange(store, (), units, model.pairs, message="save")
@@ -129,12 +135,14 @@ def open_model(
 
 def _fitted(found: Snapshot, anchors: Anchors, pairs: Sequence[StoredPair]) -> Model:
     name, settings, calibration = found.settings
+    method = methods.named(name, settings)
     return create_model(
         anchors,
         pairs,
         found.header.encoders,
-        methods.named(name, settings),
-        calibration=calibration and Calibration(*calibration),
+        method,
+        sums=known_sums(found, method),
+        calibration=calibration,
     )
 
 

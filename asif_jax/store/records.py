@@ -12,12 +12,31 @@ class StoredPair(NamedTuple):
     """What a pair was made of.
 
     Attributes:
-      image: where the image is: a file, a member of a tar, a URL.
-      captions: its captions.
+      image: says where the image is: a file, a member of a tar, a URL.
+      captions: holds its captions.
+      items: names, for each further modality, the files or other items of the pair.
     """
 
     image: str
     captions: tuple[str, ...]
+    items: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+def line_of(pair: StoredPair | None) -> str:
+    """The line of JSON that a store keeps of a row; a pair without items has no place for them.
+
+    Args:
+      pair: what the row holds, or None.
+
+    Returns:
+      The line.
+
+    Example:
+      >>> line_of(StoredPair("a.png", ("A cow.",), (("speech", ("a.wav",)),)))
+      '["a.png", ["A cow."], [["speech", ["a.wav"]]]]'
+    """
+    fields = pair and (pair if pair.items else pair[:2])
+    return json.dumps(fields, ensure_ascii=False)
 
 
 def encode(pairs: Sequence[StoredPair | None]) -> bytes:
@@ -33,7 +52,7 @@ def encode(pairs: Sequence[StoredPair | None]) -> bytes:
       >>> encode([StoredPair("a.png", ("A cow.",)), None]).splitlines()[1:]
       [b'["a.png", ["A cow."]]', b'null']
     """
-    return _seal("\n".join(json.dumps(pair, ensure_ascii=False) for pair in pairs))
+    return _seal("\n".join(line_of(pair) for pair in pairs))
 
 
 def decode(content: bytes) -> list[StoredPair | None]:
@@ -49,7 +68,12 @@ def decode(content: bytes) -> list[StoredPair | None]:
       StoreError: the block is damaged.
     """
     rows = [json.loads(line) for line in _unseal(content).split("\n")]
-    return [row and StoredPair(row[0], tuple(row[1])) for row in rows]
+    return [row and _pair_of(*row) for row in rows]
+
+
+def _pair_of(image: str, captions: list[str], items: Sequence[Any] = ()) -> StoredPair:
+    named = tuple((modality, tuple(references)) for modality, references in items)
+    return StoredPair(image, tuple(captions), named)
 
 
 def pack(value: Any) -> bytes:
@@ -80,14 +104,40 @@ def unpack(content: bytes) -> Any:
     return json.loads(_unseal(content))
 
 
-def _seal(text: str) -> bytes:
-    # File names need not be UTF-8, and JSON lets lone surrogates in.
-    content = text.encode("utf-8", "surrogatepass")
+def seal(content: bytes) -> bytes:
+    """Bytes after a line with their checksum.
+
+    Args:
+      content: any bytes.
+
+    Returns:
+      The bytes to keep.
+    """
     return b"%08x\n" % zlib.crc32(content) + content
 
 
-def _unseal(content: bytes) -> str:
-    checksum, _, text = content.partition(b"\n")
-    if checksum != b"%08x" % zlib.crc32(text):
+def unseal(content: bytes) -> bytes:
+    """The bytes that were sealed.
+
+    Args:
+      content: from `seal`.
+
+    Returns:
+      The bytes.
+
+    Raises:
+      StoreError: they are damaged.
+    """
+    checksum, _, inner = content.partition(b"\n")
+    if checksum != b"%08x" % zlib.crc32(inner):
         raise StoreError("damaged: a checksum does not match")
-    return text.decode("utf-8", "surrogatepass")
+    return inner
+
+
+def _seal(text: str) -> bytes:
+    # File names need not be UTF-8, and JSON lets lone surrogates in.
+    return seal(text.encode("utf-8", "surrogatepass"))
+
+
+def _unseal(content: bytes) -> str:
+    return unseal(content).decode("utf-8", "surrogatepass")

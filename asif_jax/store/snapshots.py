@@ -21,13 +21,13 @@ class Snapshot(NamedTuple):
     """One version of a store, to read.
 
     Attributes:
-      url: where the store is.
-      version: the number of the version.
-      header: what never changes.
-      settings: the method and its settings.
-      live: [rows] bool; false where a row was removed or never held a pair.
-      arrays: modality -> [rows, d] or [rows, captions, d] embeddings, read on demand.
-      kv: all else.
+      url: says where the store is.
+      version: is the number of the version.
+      header: holds what never changes.
+      settings: holds the method and its settings.
+      live: is [rows] bool, false where a row was removed or never held a pair.
+      arrays: maps each modality to [rows, d] or [rows, captions, d] embeddings, read on demand.
+      kv: holds all else.
     """
 
     url: str
@@ -58,8 +58,8 @@ def snapshot(store: Store, version: int | str | None = None) -> Snapshot:
         database, context = store.pointer.database, store.context
         kv = open_database(store.root, database, context, generation=generation)
         settings = unpack_settings(kv.read("settings").result().value)
-        arrays = open_arrays(kv, store.header, int(kv.read("rows").result().value), context)
-        live = np.asarray(arrays.pop("live").read().result())
+        arrays, mask = open_arrays(kv, store.header, int(kv.read("rows").result().value), context)
+        live = np.asarray(mask.read().result())
     return Snapshot(store.url, number, store.header, settings, live, arrays, kv)
 
 

@@ -74,10 +74,10 @@ def of_demonstration(demo: Demonstration, facts: Mapping[str, str]) -> Report:
         f"A multimodal model from {demo.pairs} pairs, without training",
         tuple(facts.items()),
         [
-            RecallRow(name, [(k, r.recall[k], r.chance[k]) for k in r.recall])
+            RecallRow(name, [(k, r.recall[k].value, r.chance[k]) for k in r.recall])
             for name, r in directions.items()
         ],
-        demo.classes and Confusion(demo.classes.labels, demo.classes.confusion.tolist()),
+        demo.classes and Confusion(demo.classes.classes, demo.classes.confusion.tolist()),
         demo.examples,
         demo.searches,
         [(str(item.path), item.reason) for item in demo.skipped],

@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -134,7 +135,8 @@ def test_several_queries_or_some_clusters_at_once_find_the_same(monkeypatch):
 
 def test_an_empty_batch():
     clusters = approximate.cluster(data(300)[1])
-    assert approximate.project(np.zeros([0, D]), clusters, k=5, probes=2).values.shape == (0, 5)
+    result = approximate.project(np.zeros([0, D]), clusters, k=5, probes=2)
+    chex.assert_shape([result.values, result.indices], (0, 5))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,4 +108,4 @@ def test_too_little_memory_is_refused():
 
 def test_an_empty_batch():
     values, indices = nearest_anchors(np.zeros([0, 3]), np.ones([50, 3]), 5)
-    assert values.shape == indices.shape == (0, 5)
+    chex.assert_shape([values, indices], (0, 5))

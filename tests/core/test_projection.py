@@ -1,5 +1,6 @@
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,7 +52,7 @@ def test_matches_oracle(data, transform, signed, k, p):
     result = TRANSFORMS[transform](project)(embeddings, anchors, jnp.asarray(live))
     assert result.values.dtype == jnp.float32
     assert result.indices.dtype == jnp.int32
-    assert result.values.shape == result.indices.shape == (BATCH, k)
+    chex.assert_shape([result.values, result.indices], (BATCH, k))
     assert result.size == N
     expected = oracle.dense_representation(embeddings, anchors, k=k, p=p, live=live, signed=signed)
     np.testing.assert_allclose(oracle.to_dense(result), expected, atol=2e-6)
@@ -78,18 +79,16 @@ def test_bfloat16_anchors_are_normalized_too(data):
 
 def test_the_exponent_is_traced(data):
     embeddings, anchors, _ = data
-    traces = []
 
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def sweep(p):
-        traces.append(p)
         return asif.project(embeddings, anchors, k=5, p=p).values
 
     for p in (1.0, 2.0, 8.0):
         expected = oracle.dense_representation(embeddings, anchors, k=5, p=p)
         top = -np.sort(-expected, axis=-1)[:, :5]
         np.testing.assert_allclose(-np.sort(-sweep(p), axis=-1), top, atol=2e-6)
-    assert len(traces) == 1
 
 
 def test_sharded_over_devices_equals_one_device(data):
@@ -143,7 +142,7 @@ def test_one_anchor():
 
 def test_empty_batch():
     result = asif.project(jnp.zeros([0, D]), jnp.ones([N, D]), k=3)
-    assert result.values.shape == (0, 3)
+    chex.assert_shape([result.values, result.indices], (0, 3))
 
 
 def test_no_live_anchor_gives_zeros(data):

@@ -1,5 +1,6 @@
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,7 +151,7 @@ def test_a_placed_model_equals_a_created_one(dtype, capacity):
     assert model.capacity == {None: 104, 150: 152}[capacity]
     assert max(stop - start for start, stop in asked) == rows
     expected = asif.anchors.grow(expected, capacity=model.capacity)
-    jax.tree.map(np.testing.assert_array_equal, model, expected)
+    chex.assert_trees_all_equal(model, expected)
     for array in jax.tree.leaves(model):
         assert {shard.data.shape[0] for shard in array.addressable_shards} == {rows}
 
@@ -179,7 +180,7 @@ def test_a_placed_model_is_edited_where_it_lies(axis_type):
         results.append((before, during))
     for actual, expected in zip(*results, strict=True):
         assert_same(actual, expected)
-    jax.tree.map(np.testing.assert_array_equal, *edited)
+    chex.assert_trees_all_equal(*edited)
     for array in jax.tree.leaves(edited[0]):
         assert {shard.data.shape[0] for shard in array.addressable_shards} == {9}
 

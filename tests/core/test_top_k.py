@@ -13,6 +13,9 @@ from asif_jax.core import top_k as selection
 SIZES = [(7, 3), (1024, 800), (1025, 40), (2050, 2050), (20_001, 50), (70_000, 100), (70_001, 1)]
 BATCH = 3
 
+# Step by step, each of its many small programs would be compiled on its own, which takes longer.
+top_k = jax.jit(selection.top_k, static_argnums=1)
+
 RNG = np.random.default_rng(0)
 
 
@@ -50,7 +53,7 @@ def expected_sets(values, k, live=None):
 @pytest.mark.parametrize("case", CASES)
 def test_index_sets_are_exact(case, n, k):
     values = CASES[case](n).astype(np.float32)
-    found, indices = jax.jit(selection.top_k, static_argnums=1)(values, k)
+    found, indices = top_k(values, k)
     expected = expected_sets(values, k)
     np.testing.assert_array_equal(np.sort(indices, axis=-1), expected)
     taken = np.take_along_axis(values, np.asarray(indices), axis=-1)
@@ -63,14 +66,14 @@ def test_the_dead_are_not_selected(n, k, share):
     values = RNG.integers(0, 50, size=[BATCH, n]).astype(np.float32)
     values[0, n // 2] = np.nan
     live = RNG.random(n) < share
-    _, indices = selection.top_k(jnp.asarray(values), k, live=jnp.asarray(live))
+    _, indices = top_k(jnp.asarray(values), k, live=jnp.asarray(live))
     np.testing.assert_array_equal(np.sort(indices, axis=-1), expected_sets(values, k, live))
 
 
 @pytest.mark.parametrize(("n", "k"), [(1024, 30), (1025, 30), (40_000, 30)])
 def test_denormals_are_zeros(n, k):
     values = (RNG.normal(size=[BATCH, n]) * 1e-39).astype(np.float32)
-    _, indices = selection.top_k(jnp.asarray(values), k)
+    _, indices = top_k(jnp.asarray(values), k)
     np.testing.assert_array_equal(np.sort(indices, axis=-1), np.tile(np.arange(k), [BATCH, 1]))
 
 
@@ -82,7 +85,7 @@ def test_denormals_are_zeros(n, k):
 )
 def test_any_ties(seed, k, distinct):
     values = np.random.default_rng(seed).integers(0, distinct, size=[2, 2000]).astype(np.float32)
-    _, indices = selection.top_k(jnp.asarray(values), k)
+    _, indices = top_k(jnp.asarray(values), k)
     np.testing.assert_array_equal(np.sort(indices, axis=-1), expected_sets(values, k))
 
 
@@ -95,12 +98,12 @@ def test_transforms_and_leading_dimensions():
         jax.vmap(lambda v: selection.top_k(v, 20)),
         lambda v: jax.lax.map(lambda row: selection.top_k(row, 20), v),
     ):
-        np.testing.assert_array_equal(np.sort(function(values)[1], axis=-1), expected)
+        np.testing.assert_array_equal(np.sort(jax.jit(function)(values)[1], axis=-1), expected)
 
 
 def test_gradient_goes_to_the_selected():
     values = RNG.normal(size=[BATCH, 5000]).astype(np.float32)
-    gradient = jax.grad(lambda v: selection.top_k(v, 20)[0].sum())(values)
+    gradient = jax.grad(lambda v: top_k(v, 20)[0].sum())(values)
     expected = np.zeros_like(values)
     np.put_along_axis(expected, expected_sets(values, 20), 1.0, axis=-1)
     np.testing.assert_array_equal(gradient, expected)
@@ -118,5 +121,5 @@ def test_projection_over_many_anchors_matches_oracle():
 def test_double_precision():
     with jax.enable_x64(True):
         values = jnp.asarray(RNG.normal(size=[BATCH, 3000]))
-        _, indices = selection.top_k(values, 30)
+        _, indices = top_k(values, 30)
     np.testing.assert_array_equal(np.sort(indices, axis=-1), expected_sets(np.asarray(values), 30))

@@ -59,7 +59,7 @@ class Writer(threading.Thread):
         self.held |= dict(enumerate(stores.rows_of(units, pairs), start=first))
 
     def settings(self, edit, name):
-        store.change_settings(self.opened, Settings(edit, None), message=name)
+        store.change_settings(self.opened, Settings("paper", {"k": edit}), message=name)
 
 
 def main(where, count, edits):

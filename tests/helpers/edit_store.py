@@ -12,7 +12,7 @@ from asif_jax.store import Settings, StoreError
 EDITS = {
     "append": lambda opened: store.append(opened, stores.embeddings(9, 1), stores.pairs(9, "new")),
     "remove": lambda opened: store.remove(opened, [0, 5]),
-    "settings": lambda opened: store.change_settings(opened, Settings(1, 1.0)),
+    "settings": lambda opened: store.change_settings(opened, Settings("paper", {"k": 1, "p": 1.0})),
     "name": lambda opened: store.name_version(opened, 1, "first"),
     "compact": lambda opened: store.compact(opened, progress=False),
 }

@@ -14,7 +14,7 @@ from PIL import Image
 
 from asif_jax import store
 from asif_jax.data import Example, ImageSet
-from asif_jax.jobs.embedding import embed_store
+from asif_jax.jobs.embedding import into_store
 from asif_jax.store import EncoderRecord, Header
 
 # Small parts and batches, so that a kill has many places to hit.
@@ -37,15 +37,13 @@ def image_set(size):
 
 def main(where, size):
     os.write(1, b".")
-    encoders = noise.image_encoder(), noise.text_encoder()
+    encoders = noise.encoders()
     if not store.is_store(where):
-        records = {e.modality: EncoderRecord(e.name, e.identity) for e in encoders}
-        dimensions = {e.modality: e.dimension for e in encoders}
-        store.create(where, Header(records, dimensions, chunk=PART))
+        records = {m: EncoderRecord(e.name, e.identity) for m, e in encoders.items()}
+        dimensions = {m: e.dimension for m, e in encoders.items()}
+        store.create(where, Header(records, dimensions, chunk=PART, several=("text",)))
     opened = store.open_store(where)
-    embed_store.embed_into(
-        opened, image_set(size), *encoders, batch=BATCH, part=PART, progress=False
-    )
+    into_store.embed_into(opened, image_set(size), encoders, batch=BATCH, part=PART, progress=False)
 
 
 if __name__ == "__main__":

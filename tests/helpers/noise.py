@@ -5,9 +5,12 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from asif_jax import methods
 from asif_jax.core import anchors
 from asif_jax.encoders import Encoder
-from asif_jax.store import EncoderRecord, Model, StoredPair
+from asif_jax.model import EncoderRecord
+from asif_jax.model import create as create_model
+from asif_jax.store import StoredPair
 
 _PROJECTION = np.random.default_rng(0).normal(size=[12, 8]).astype(np.float32)
 
@@ -37,17 +40,21 @@ def text_encoder():
     )
 
 
+def encoders():
+    """Modality -> encoder, of these two."""
+    return {"image": image_encoder(), "text": text_encoder()}
+
+
 def model(*, pairs=40, k=10, p=3.0, images=()):
     """A model of random pairs, the first of which are said to be of the given images."""
     rng = np.random.default_rng(1)
     embeddings = {"image": rng.normal(size=[pairs, 8]), "text": rng.normal(size=[pairs, 6])}
     names = [*map(str, images), *(f"/nowhere/{index}.png" for index in range(pairs))][:pairs]
-    return Model(
+    return create_model(
         anchors.create(embeddings),
         tuple(StoredPair(name, ("",)) for name in names),
         {"image": EncoderRecord("image", "pixels"), "text": EncoderRecord("text", "words")},
-        k,
-        p,
+        methods.paper(k=k, p=p),
     )
 
 

@@ -41,9 +41,10 @@ def to_dense(representation):
 
 
 def best_rank(scores, relevant):
+    """[b] float64 ranks from 1; infinite for a query that finds nothing, as NaN finds nothing."""
     ranks = []
-    for row, right in zip(scores, relevant, strict=True):
-        order = sorted(range(len(row)), key=lambda i: (-row[i], i))
+    for row, right in zip(np.asarray(scores, np.float64), relevant, strict=True):
+        order = sorted(np.flatnonzero(~np.isnan(row)), key=lambda i: (-row[i], i))
         places = [place for place, item in enumerate(order, start=1) if right[item]]
-        ranks.append(min(places, default=len(row) + 1))
-    return np.asarray(ranks)
+        ranks.append(min(places, default=np.inf))
+    return np.asarray(ranks, np.float64)

@@ -23,6 +23,12 @@ def embeddings(count, seed=0, dimensions=DIMENSIONS):
     return {m: rng.normal(size=[count, d]).astype(np.float32) for m, d in dimensions.items()}
 
 
+def embeddings_of(count, seed, dimensions):
+    """Those of one seed; `embeddings` mixes the count into it."""
+    rng = np.random.default_rng(seed)
+    return {m: rng.normal(size=[count, d]).astype(np.float32) for m, d in dimensions.items()}
+
+
 def pairs(count, name="pair"):
     return [StoredPair(f"{name}/{i}.png", (f"{name} Nº {i} 犬", "")) for i in range(count)]
 

@@ -4,11 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from asif_jax import methods
 from asif_jax.core import anchors
 from asif_jax.data import Pair
 from asif_jax.encoders import Encoder
-from asif_jax.jobs.embedding.embed import embed_pairs
-from asif_jax.store import EncoderRecord, Model, StoredPair
+from asif_jax.jobs.embedding.memory import embed_pairs
+from asif_jax.model import EncoderRecord
+from asif_jax.model import create as create_model
+from asif_jax.store import StoredPair
 
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 COLORS |= {"yellow": (255, 255, 0), "purple": (160, 0, 160), "grey": (90, 90, 90)}
@@ -40,6 +43,11 @@ def text_encoder():
     return Encoder(apply, params, preprocess, "text", "toy words", 3, "toy words")
 
 
+def encoders(scale=1.0):
+    """Modality -> encoder, of these two."""
+    return {"image": image_encoder(scale), "text": text_encoder()}
+
+
 def write_pairs(directory, count, *, captions=1):
     """Images of one color each, with captions that name it; groups "warm" and "cold"."""
     rng = np.random.default_rng(count)
@@ -60,12 +68,10 @@ def write_pairs(directory, count, *, captions=1):
 
 def model(pairs, *, k, p):
     """A model of pairs, as these encoders see them."""
-    encoders = image_encoder(), text_encoder()
-    embedded = embed_pairs(pairs, *encoders, progress=False)
-    return Model(
-        anchors.create({"image": embedded.images, "text": embedded.caption_means()}),
+    embedded = embed_pairs(pairs, encoders(), progress=False)
+    return create_model(
+        anchors.create(embedded.by_modality()),
         tuple(StoredPair(str(pair.image.resolve()), pair.captions) for pair in embedded.pairs),
-        {encoder.modality: EncoderRecord(encoder.name, encoder.identity) for encoder in encoders},
-        k,
-        p,
+        {m: EncoderRecord(encoder.name, encoder.identity) for m, encoder in encoders().items()},
+        methods.paper(k=k, p=p),
     )

@@ -1,4 +1,4 @@
-"""One of the two processes that test_embed_store.py starts: INDEX COORDINATOR DIRECTORY."""
+"""One of the two processes that test_into_store.py starts: INDEX COORDINATOR DIRECTORY."""
 
 import json
 import sys
@@ -12,15 +12,14 @@ from jax.experimental import multihost_utils
 
 from asif_jax import store
 from asif_jax.data import read_set
-from asif_jax.jobs.embedding.embed_store import embed_into
+from asif_jax.jobs.embedding.into_store import embed_into
 
 
 def main(index: int, coordinator: str, directory: Path) -> None:
     two_hosts.join(index, coordinator)
     opened, images = store.open_store(directory / "together"), read_set(str(directory / "pairs"))
-    encoders = toy.image_encoder(), toy.text_encoder()
     options = {"part": 8, "batch": 4, "progress": False}
-    runs = [embed_into(opened, images, *encoders, **options) for _ in range(2)]
+    runs = [embed_into(opened, images, toy.encoders(), **options) for _ in range(2)]
     mesh = jax.make_mesh((8,), ("pairs",))
     on_mesh = {"mesh": mesh, "anchors_axis": "pairs"}
     model = store.open_anchors(store.snapshot(opened), capacity=30, **on_mesh)

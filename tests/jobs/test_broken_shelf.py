@@ -12,7 +12,7 @@ from PIL import Image
 
 from asif_jax import store
 from asif_jax.data import read_set
-from asif_jax.jobs.embedding import embed_store
+from asif_jax.jobs.embedding import into_store
 
 SCRIPTS = ("Ein roter Käfer.", "赤い犬。", "كلب أحمر", "כלב אדום", "लाल कुत्ता", "🐕 red")
 
@@ -70,9 +70,11 @@ def write_shelf(path):
 
 
 def create(where):
-    encoders = toy.image_encoder(), toy.text_encoder()
-    records = {e.modality: store.EncoderRecord(e.name, e.identity) for e in encoders}
-    return store.create(where, store.Header(records, {"image": 3, "text": 3})), encoders
+    encoders = toy.encoders()
+    records = {m: store.EncoderRecord(e.name, e.identity) for m, e in encoders.items()}
+    return store.create(
+        where, store.Header(records, {"image": 3, "text": 3}, several=("text",))
+    ), encoders
 
 
 def test_each_is_skipped_named_and_counted_and_the_job_goes_on(tmp_path):
@@ -80,7 +82,7 @@ def test_each_is_skipped_named_and_counted_and_the_job_goes_on(tmp_path):
     write_shelf(shelf)
     opened, encoders = create(tmp_path / "store")
     images = read_set(str(shelf))
-    done = embed_store.embed_into(opened, images, *encoders, most_skipped=0.9, progress=False)
+    done = into_store.embed_into(opened, images, encoders, most_skipped=0.9, progress=False)
     assert done.added == len(SCRIPTS)
     model = store.load(tmp_path / "store")
     assert [pair.captions for pair in model.pairs] == [(caption,) for caption in SCRIPTS]
@@ -96,7 +98,7 @@ def test_each_is_skipped_named_and_counted_and_the_job_goes_on(tmp_path):
     assert expected.keys() <= reasons.keys()
     for name, reason in expected.items():
         assert reasons[name].startswith(reason), (name, reasons[name])
-    again = embed_store.embed_into(opened, images, *encoders, most_skipped=0.9, progress=False)
+    again = into_store.embed_into(opened, images, encoders, most_skipped=0.9, progress=False)
     assert (again.added, again.skipped) == (0, done.skipped)
 
 
@@ -107,5 +109,5 @@ def test_too_large_a_share_stops_the_job_and_says_so(tmp_path):
     with pytest.raises(
         ValueError, match=r"6 of 12 images could not be used.*the first: .*:cut\.jpg"
     ):
-        embed_store.embed_into(opened, images, *encoders, most_skipped=0.3, progress=False)
+        into_store.embed_into(opened, images, encoders, most_skipped=0.3, progress=False)
     assert not store.snapshot(opened).live.any()

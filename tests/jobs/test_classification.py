@@ -5,10 +5,9 @@ import pytest
 import toy
 
 from asif_jax.data import read_set
-from asif_jax.jobs.embedding import embed_set
-from asif_jax.jobs.embedding.embed import embed_images, embed_texts
-from asif_jax.jobs.evaluate import classification as zero_shot
-from asif_jax.jobs.evaluate.classification import Classification, classify_set
+from asif_jax.jobs.embedding import cache as embedding_cache
+from asif_jax.jobs.embedding.memory import embed_images, embed_texts
+from asif_jax.jobs.evaluate.classification import classify_set
 from asif_jax.jobs.evaluate.intervals import Figure
 
 NAMES = ("ape", "bee", "cat", "dog", "elk", "fox", "gnu")
@@ -16,7 +15,7 @@ NAMES = ("ape", "bee", "cat", "dog", "elk", "fox", "gnu")
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(embed_set, "_PART", 16)
+    monkeypatch.setattr(embedding_cache, "_PART", 16)
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +29,9 @@ def folder(tmp_path_factory):
 
 
 def classify(folder, cache, *, model=None, images=None, **options):
-    encoders = noise.image_encoder(), noise.text_encoder()
     images = images or read_set(str(folder))
     return classify_set(
-        model or noise.model(), images, *encoders, cache=cache, progress=False, **options
+        model or noise.model(), images, noise.encoders(), cache=cache, progress=False, **options
     )
 
 
@@ -43,10 +41,10 @@ def expected_scores(folder, templates, prompts):
     paths = [images.place(index) for index in range(images.size)]
     pixels, _, _ = embed_images(paths, noise.image_encoder(), progress=False)
     texts = [template.replace("{}", name) for name in NAMES for template in templates]
-    words = embed_texts(texts, noise.text_encoder(), progress=False)
+    words = embed_texts(texts, noise.text_encoder())
     if prompts == "mean":
         words = oracle.unit(words).reshape(len(NAMES), len(templates), -1).mean(axis=1)
-    options = {"k": model.k, "p": model.p}
+    options = {"k": 10, "p": 3.0}
     left = oracle.dense_representation(pixels, model.anchors.embeddings["image"], **options)
     right = oracle.dense_representation(words, model.anchors.embeddings["text"], **options)
     scores = (left @ right.T).reshape(len(paths), len(NAMES), -1).max(axis=-1)
@@ -88,7 +86,6 @@ def test_the_cache_changes_nothing(folder, tmp_path):
 
 def test_a_model_that_knows_is_right(tmp_path):
     pairs = toy.write_pairs(tmp_path / "pairs", 42)
-    encoders = toy.image_encoder(), toy.text_encoder()
     model = toy.model(pairs, k=9, p=3.0)
     for pair in toy.write_pairs(tmp_path / "new", 21):
         color = pair.captions[0].split()[0]
@@ -98,7 +95,8 @@ def test_a_model_that_knows_is_right(tmp_path):
         if color != "grey":
             pair.image.rename(target)
     images = read_set(str(tmp_path / "set"))
-    found = classify_set(model, images, *encoders, cache=tmp_path / "cache", progress=False)
+    options = {"cache": tmp_path / "cache", "progress": False}
+    found = classify_set(model, images, toy.encoders(), **options)
     assert found.top1 == Figure(1.0, 1.0, 1.0)
     assert np.trace(found.confusion) == found.images == 18
 
@@ -144,37 +142,3 @@ def test_unusable_requests(folder, tmp_path):
     (tmp_path / "pairs" / "a.txt").write_text("A caption.")
     with pytest.raises(ValueError, match="no classes"):
         classify(tmp_path / "pairs", tmp_path)
-
-
-def classification(classes, confusion):
-    figure = Figure(0.5, 0.4, 0.6)
-    shares = np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1)
-    return Classification(
-        tuple(classes), int(confusion.sum()), 0, figure, figure, figure,
-        tuple(Figure(share, 0.0, 1.0) for share in shares), confusion, (),
-    )  # fmt: skip
-
-
-def test_text_shows_the_hardest_classes_first():
-    confusion = np.asarray([[3, 1, 0], [0, 0, 2], [0, 0, 0]])
-    lines = zero_shot.to_text(classification(("cat", "dog", "elk"), confusion)).splitlines()
-    assert [line.split() for line in lines[-2:]] == [
-        ["dog", "2", "0.000", "[0.000,", "1.000]", "elk", "(2)"],
-        ["cat", "4", "0.750", "[0.000,", "1.000]", "dog", "(1)"],
-    ]
-    assert lines[1].split() == ["top-1", "0.500", "[0.400,", "0.600]", "0.333"]
-    many = zero_shot.to_text(classification(map(str, range(100)), np.diag(np.arange(1, 101))))
-    assert "the 10 hardest of 100 classes" in many
-    assert len(many.splitlines()) == 4 + 2 + 10
-
-
-def test_json_keeps_what_is_not_zero():
-    confusion = np.asarray([[3, 1, 0], [0, 0, 2], [0, 0, 0]])
-    found = zero_shot.to_json(classification(("cat", "dog", "elk"), confusion))
-    assert found["confusion"] == [
-        {"class": "cat", "named": "cat", "images": 3},
-        {"class": "cat", "named": "dog", "images": 1},
-        {"class": "dog", "named": "elk", "images": 2},
-    ]
-    assert found["per_class"][2] == {"class": "elk", "images": 0, "value": None}
-    assert found["top_1"] == {"value": 0.5, "low": 0.4, "high": 0.6}

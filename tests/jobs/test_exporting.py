@@ -120,3 +120,37 @@ def test_nothing_is_left_of_an_export_that_fails(tmp_path, monkeypatch):
         exchange.export(store.snapshot(opened), tmp_path / "store", form="npy")
     with pytest.raises(ValueError, match="form must be one of npy, safetensors, folder"):
         exchange.export(store.snapshot(opened), tmp_path / "out", form="csv")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_all_captions_are_kept_and_npy_has_their_mean(tmp_path, dtype):
+    rng = np.random.default_rng(1)
+    encoders = {m: store.EncoderRecord(m, f"{m} 1") for m in ("image", "text")}
+    header = store.Header(encoders, {"image": 5, "text": 3}, dtype, 4, ("text",))
+    opened = store.create(tmp_path / "store", header)
+    texts = rng.normal(size=[20, 3, 3])
+    texts[::2, 1:] = 0
+    pairs = [store.StoredPair(f"{i}.jpg", CAPTIONS[: 3 if i % 2 else 1]) for i in range(20)]
+    store.append(opened, {"image": rng.normal(size=[20, 5]), "text": texts}, pairs)
+    for form in ("safetensors", "npy"):
+        exchange.export(store.snapshot(opened), tmp_path / form, form=form, progress=False)
+    found = import_store.read_embedded(tmp_path / "safetensors")
+    again = store.create(tmp_path / "again", header)
+    assert import_store.import_into(again, found, progress=False) == (20, ())
+    assert contents(again) == contents(opened)
+    units = store.load(tmp_path / "store").anchors.embeddings["text"].astype(np.float32)
+    rows = np.load(tmp_path / "npy/text_emb/text_emb_0.npy")
+    expected = np.stack([units[i, : 3 if i % 2 else 1].mean(axis=0) for i in range(6)])
+    np.testing.assert_allclose(
+        rows, expected / np.linalg.norm(expected, axis=1)[:, None], atol=5e-3
+    )
+    table = pyarrow.parquet.read_table(tmp_path / "npy/metadata/metadata_0.parquet")
+    assert table["captions"].to_pylist() == [list(pair.captions) for pair in pairs[:6]]
+    # A store of one embedding for each pair takes the mean.
+    single = store.create(tmp_path / "single", header._replace(several=()))
+    import_store.import_into(single, found, progress=False)
+    np.testing.assert_allclose(
+        store.load(tmp_path / "single").anchors.embeddings["text"][:6].astype(np.float32),
+        rows,
+        atol=2e-2,
+    )

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import noise
 import numpy as np
 import oracle
 import pyarrow
@@ -51,7 +52,7 @@ def test_rows_are_unit_vectors_in_order(tmp_path):
     for modality, folder in (("image", "img_emb"), ("text", "text_emb")):
         expected = oracle.unit(made[folder].astype(np.float64))
         np.testing.assert_allclose(model.anchors.embeddings[modality], expected, atol=1e-6)
-    assert model.pairs[6] == ("image_path 1.1", ("caption 1.1",))
+    assert model.pairs[6] == store.StoredPair("image_path 1.1", ("caption 1.1",))
 
 
 @pytest.mark.parametrize("reference", ["url", "key"])
@@ -134,3 +135,33 @@ def test_files_that_do_not_fit_are_named(tmp_path):
     (tmp_path / "other" / "pairs-0.safetensors").write_bytes(b"short")
     with pytest.raises(ValueError, match="is damaged"):
         import_store.read_embedded(tmp_path / "other")
+
+
+def test_a_hole_in_the_numbers_is_named(tmp_path):
+    write_npy(tmp_path / "made")
+    images = tmp_path / "made" / "img_emb"
+    (images / "img_emb_1.npy").rename(images / "img_emb_2.npy")
+    with pytest.raises(ValueError, match=r"img_emb has no file of number 1, but img_emb_2\.npy"):
+        import_store.read_embedded(tmp_path / "made")
+    (images / "img_emb_0.npy").rename(images / "img_emb_1.npy")
+    with pytest.raises(ValueError, match=r"metadata_0\.parquet belongs to no file in .*img_emb"):
+        import_store.read_embedded(tmp_path / "made")
+    (images / "img_emb_2.npy").rename(images / "other_1.npy")
+    with pytest.raises(ValueError, match="has the number of another file"):
+        import_store.read_embedded(tmp_path / "made")
+
+
+def test_another_dimension_than_that_of_the_encoder_is_refused(tmp_path):
+    write_npy(tmp_path / "made")
+    found = import_store.read_embedded(tmp_path / "made")
+    encoders = {"image": dataclasses.replace(noise.image_encoder(), dimension=5)}
+    import_store.check_dimensions(found, encoders)
+    encoders["text"] = noise.text_encoder()
+    message = "text embeddings of 3 dimensions, but noise of words gives 6"
+    with pytest.raises(ValueError, match=message):
+        import_store.check_dimensions(found, encoders)
+    opened = new_store(tmp_path / "store")
+    with pytest.raises(ValueError, match=message):
+        import_store.import_into(opened, found, encoders, progress=False)
+    with pytest.raises(ValueError, match="no embeddings of the modality 'speech'"):
+        import_store.check_dimensions(found, {"speech": noise.image_encoder()})

@@ -9,13 +9,14 @@ from asif_jax.jobs.embedding.parts_cache import Part, compute_parts, open_parts,
 def squares(directory, count, size, *, stop_at=None, calls=None, whole=lambda items: True):
     """A job: the squares of 0..count-1."""
 
-    def compute(items):
-        if stop_at is not None and items.start >= stop_at:
-            raise KeyboardInterrupt
-        if calls is not None:
-            calls.append(items)
-        notes = [str(item) for item in items]
-        return Part({"squares": np.square(np.asarray(items))}, notes, whole(items))
+    def compute(parts):
+        for items in parts:
+            if stop_at is not None and items.start >= stop_at:
+                raise KeyboardInterrupt
+            if calls is not None:
+                calls.append(items)
+            notes = [str(item) for item in items]
+            yield Part({"squares": np.square(np.asarray(items))}, notes, whole(items))
 
     parts = list(compute_parts(directory, count, size, compute))
     assert [item for items, part in parts for item in part.notes] == list(map(str, range(count)))
@@ -49,7 +50,9 @@ def test_an_interrupted_job_goes_on_where_it_stopped(tmp_path_factory, count, si
 
 def test_a_part_is_on_disk_before_it_is_seen(tmp_path):
     directory = opened(tmp_path)
-    parts = compute_parts(directory, 4, 2, lambda items: Part({"a": np.asarray(items)}))
+    parts = compute_parts(
+        directory, 4, 2, lambda parts: (Part({"a": np.asarray(items)}) for items in parts)
+    )
     for count, _ in enumerate(parts, start=1):
         assert len(list(directory.glob("*.safetensors"))) == count
     assert not list(directory.glob(".*"))

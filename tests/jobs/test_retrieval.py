@@ -6,17 +6,16 @@ import numpy as np
 import oracle
 import pytest
 
-import asif_jax as asif
 from asif_jax.data import read_set
-from asif_jax.jobs.embedding import embed_set
-from asif_jax.jobs.embedding.embed import embed_images, embed_texts
+from asif_jax.jobs.embedding import cache as embedding_cache
+from asif_jax.jobs.embedding.memory import embed_images, embed_texts
 from asif_jax.jobs.evaluate import retrieval
 from asif_jax.jobs.evaluate.retrieval import chance_recall, retrieval_ranks, retrieve_set
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(embed_set, "_PART", 16)
+    monkeypatch.setattr(embedding_cache, "_PART", 16)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +31,8 @@ def folder(tmp_path_factory):
 
 
 def retrieve(images, cache, *, model=None):
-    encoders = noise.image_encoder(), noise.text_encoder()
-    return retrieve_set(model or noise.model(), images, *encoders, cache=cache, progress=False)
+    options = {"cache": cache, "progress": False}
+    return retrieve_set(model or noise.model(), images, noise.encoders(), **options)
 
 
 def expected_ranks(images):
@@ -44,8 +43,8 @@ def expected_ranks(images):
     owners = np.repeat(np.arange(len(paths)), list(map(len, captions)))
     pixels, _, _ = embed_images(paths, noise.image_encoder(), progress=False)
     texts = [text for group in captions for text in group]
-    words = embed_texts(texts, noise.text_encoder(), progress=False)
-    options = {"k": model.k, "p": model.p}
+    words = embed_texts(texts, noise.text_encoder())
+    options = {"k": 10, "p": 3.0}
     left = oracle.dense_representation(pixels, model.anchors.embeddings["image"], **options)
     right = oracle.dense_representation(words, model.anchors.embeddings["text"], **options)
     own = owners == np.arange(len(paths))[:, None]
@@ -80,15 +79,15 @@ def test_intervals_resample_images_with_their_captions(folder, tmp_path):
 def test_ranks_do_not_depend_on_the_block(scores):
     images, texts, rng = 7, 9, np.random.default_rng(2)
     model = noise.model()
-    left = asif.represent(rng.normal(size=[images, 8]), model.anchors, modality="image", k=5, p=2.0)
-    right = asif.represent(rng.normal(size=[texts, 6]), model.anchors, modality="text", k=5, p=2.0)
+    left = model.represent(rng.normal(size=[images, 8]), "image")
+    right = model.represent(rng.normal(size=[texts, 6]), "text")
     # One image has no text.
     owners = np.arange(texts) % (images - 1)
-    whole = np.asarray(asif.similarity(left, right))
+    whole = np.asarray(model.score(left, right))
     own = owners == np.arange(images)[:, None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retrieval, "_SCORES", scores)
-        to_text, to_image = retrieval_ranks(left, right, np.arange(images), owners)
+        to_text, to_image = retrieval_ranks(model, left, right, np.arange(images), owners)
     # Blocks of other shapes round otherwise, so places may differ between near equals only.
     np.testing.assert_array_equal(to_text > texts, ~own.any(axis=1))
     for ranks, s, r in ((to_text, whole, own), (to_image, whole.T, own.T)):
@@ -132,12 +131,3 @@ def test_a_set_of_classes_is_refused(tmp_path):
         noise.write_image(tmp_path / name / "0.png", seed=0)
     with pytest.raises(ValueError, match="no captions to find"):
         retrieve(read_set(str(tmp_path)), tmp_path / "cache")
-
-
-def test_text_and_json_agree(folder, tmp_path):
-    found = retrieve(read_set(str(folder)), tmp_path)
-    lines = retrieval.to_text(found).splitlines()
-    row = next(line for line in lines if line.startswith("text to image"))
-    numbers = retrieval.to_json(found)
-    assert f"{numbers['text_to_image']['recall']['5']['value']:.3f}" in row
-    assert (numbers["images"], numbers["captions"]) == (23, 45)

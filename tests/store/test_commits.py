@@ -59,9 +59,9 @@ def edit(opened, oracle, kind, seed, dtype):
         assert new == range(oracle.rows, oracle.rows + count)
         oracle.land(removed=chosen, added=added)
     elif kind == "settings":
-        store.change_settings(opened, Settings(seed, None))
+        store.change_settings(opened, Settings("paper", {"k": seed}))
         oracle.land()
-        assert store.snapshot(opened).settings == (seed, None)
+        assert store.snapshot(opened).settings == Settings("paper", {"k": seed})
     elif kind == "name":
         store.name_version(opened, max(oracle.versions), "here")
         assert store.snapshot(opened, "here").version == max(oracle.versions)
@@ -206,17 +206,18 @@ def test_a_version_stays_what_it_is(tmp_path):
     before = stores.held(found)
     other = store.open_store(tmp_path / "store")
     store.replace(other, [0, 5], stores.embeddings(9, 1), stores.pairs(9, "other"))
-    store.change_settings(other, Settings(1, 1.0))
+    store.change_settings(other, Settings("paper", {"k": 1, "p": 1.0}))
     assert stores.held(found) == stores.held(unread) == before
     assert store.snapshot(opened).version == 4
 
 
 def test_settings_are_of_a_version(tmp_path):
     opened = stores.filled(tmp_path / "store")
-    store.change_settings(opened, Settings(5, 2.5))
-    store.change_settings(opened, Settings(None, 3.0))
+    store.change_settings(opened, Settings("paper", {"k": 5, "p": 2.5}))
+    store.change_settings(opened, Settings("paper", {"p": 3.0}))
     settings = [store.snapshot(opened, number).settings for number in (1, 2, 3, 4)]
-    assert settings == [(None, None), (None, None), (5, 2.5), (None, 3.0)]
+    chosen = [Settings("paper", given) for given in ({"k": 5, "p": 2.5}, {"p": 3.0})]
+    assert settings == [Settings(), Settings(), *chosen]
 
 
 def remove_these(*rows):
@@ -365,7 +366,7 @@ def test_a_writer_waits_for_another(tmp_path):
 
 
 def test_many_writers_are_never_refused(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(_HELPERS), "XLA_FLAGS": ""}
+    environment = {**os.environ, "PYTHONPATH": f"{_HELPERS}:{_HELPERS.parents[1]}", "XLA_FLAGS": ""}
     command = [sys.executable, _HELPERS / "contend.py", tmp_path / "store", "4", "80"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr

@@ -23,7 +23,7 @@ def edited(where, **options):
     store.remove(opened, [0, 5, 8])
     start_job(opened, identity="a", source="set", size=5, part=4)
     store.append(opened, stores.embeddings(7), stores.pairs(7, "late"))
-    store.change_settings(opened, Settings(3, 2.5))
+    store.change_settings(opened, Settings("paper", {"k": 3, "p": 2.5}))
     store.name_version(opened, 2, "first")
     return opened
 
@@ -45,7 +45,8 @@ def test_live_pairs_stay_in_order(tmp_path, monkeypatch, piece, dtype):
         found = store.snapshot(opened)
         assert list(stores.held(found)) == list(range(13)) == list(range(store.row_count(opened)))
         assert in_order(opened) == before
-        assert (found.settings, found.header) == ((3, 2.5), done.store.header)
+        assert found.settings == Settings("paper", {"k": 3, "p": 2.5})
+        assert found.header == done.store.header
     assert stores.databases(where) == [done.store.pointer.database]
 
 
@@ -80,7 +81,7 @@ def test_a_store_without_pairs(tmp_path):
 EDITS = {
     "append": lambda opened: store.append(opened, stores.embeddings(2), stores.pairs(2)),
     "remove": lambda opened: store.remove(opened, [1]),
-    "settings": lambda opened: store.change_settings(opened, Settings(1, 1.0)),
+    "settings": lambda opened: store.change_settings(opened, Settings("paper", {"k": 1, "p": 1.0})),
     "job": lambda opened: start_job(opened, identity="b", source="set", size=5, part=4),
 }
 

@@ -25,7 +25,7 @@ def made(where):
     store.remove(opened, [1, 4], message="why " * 2000)
     long = [StoredPair(f"{i}.png", ("long " * 400, str(i))) for i in range(6)]
     store.append(opened, embeddings(6, 1), long)
-    store.change_settings(opened, Settings(3, 2.5))
+    store.change_settings(opened, Settings("paper", {"k": 3, "p": 2.5}))
     store.name_version(opened, 3, "three")
     for identity, reason in (("a", "why"), ("b", "why not " * 400)):
         job = start_job(opened, identity=identity, source="set", size=5, part=4)

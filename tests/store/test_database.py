@@ -13,7 +13,7 @@ def test_a_new_store_is_empty(tmp_path):
     opened = stores.create(where)
     assert store.is_store(where)
     found = store.snapshot(opened)
-    assert (found.version, found.live.shape, found.settings) == (1, (0,), (None, None))
+    assert (found.version, found.live.shape, found.settings) == (1, (0,), store.Settings())
     assert {m: a.shape for m, a in found.arrays.items()} == {"image": (0, 3), "text": (0, 5)}
     assert (store.row_count(opened), len(store.StoredPairs(found))) == (0, 0)
 
@@ -21,10 +21,10 @@ def test_a_new_store_is_empty(tmp_path):
 def test_what_never_changes_is_read_again(tmp_path):
     encoders = {"image": EncoderRecord("a/\udcff", "ViT 犬"), "sound": EncoderRecord("b", "")}
     header = Header(encoders, {"image": 3, "sound": 7}, "bfloat16", 8)
-    store.create(tmp_path / "store", header, settings=store.Settings(3, 0.5))
+    store.create(tmp_path / "store", header, settings=store.Settings("paper", {"k": 3, "p": 0.5}))
     opened = store.open_store(tmp_path / "store")
     assert opened.header == header
-    assert store.snapshot(opened).settings == (3, 0.5)
+    assert store.snapshot(opened).settings == store.Settings("paper", {"k": 3, "p": 0.5})
 
 
 def test_paths_and_urls_name_the_same_store(tmp_path, monkeypatch):
@@ -150,3 +150,19 @@ def test_a_version_that_is_not_there(tmp_path):
         with pytest.raises(StoreError, match="store has no version named"):
             store.snapshot(opened, name)
     assert store.snapshot(opened, "1").version == 1
+
+
+def test_a_modality_may_be_called_as_anything_inside(tmp_path):
+    names = ("live", "pairs", "rows", "sums", "settings", "jobs")
+    dimensions = dict.fromkeys(names, 3)
+    opened = stores.filled(tmp_path / "store", dimensions=dimensions)
+    expected = stores.expected_rows(stores.embeddings(6, 0, dimensions), stores.pairs(6))
+    store.remove(opened, [2])
+    assert list(stores.newest(store.open_store(tmp_path / "store"))[1].values()) == [
+        row for index, row in enumerate(expected) if index != 2
+    ]
+    done = store.compact(opened, progress=False)
+    assert len(stores.newest(done.store)[1]) == 5
+    for name in ("", "a/b"):
+        with pytest.raises(StoreError, match="cannot be the name of a modality"):
+            stores.create(tmp_path / "other", dimensions={name: 3})

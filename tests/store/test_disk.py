@@ -19,7 +19,7 @@ _HELPERS = Path(__file__).parents[1] / "helpers"
 
 def run(*command):
     """Runs one of the programs beside this file; returns what it prints."""
-    environment = {**os.environ, "PYTHONPATH": str(_HELPERS), "XLA_FLAGS": ""}
+    environment = {**os.environ, "PYTHONPATH": f"{_HELPERS}:{_HELPERS.parents[1]}", "XLA_FLAGS": ""}
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, env=environment, cwd=_HELPERS
     )

@@ -9,7 +9,7 @@ def edited(where):
     opened = stores.filled(where, count=6)
     store.remove(opened, [1, 4], message="two \udcff are wrong\n犬")
     store.replace(opened, [0], stores.embeddings(3), stores.pairs(3, "new"))
-    store.change_settings(opened, Settings(2, 3.0))
+    store.change_settings(opened, Settings("paper", {"k": 2, "p": 3.0}))
     store.name_version(opened, 3, "clean")
     store.append(opened, stores.embeddings(1), stores.pairs(1, "last"), message="one more")
     return opened

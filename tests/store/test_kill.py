@@ -17,14 +17,14 @@ import numpy as np
 import stores
 
 from asif_jax import store
-from asif_jax.jobs.embedding.embed_store import job_identity
+from asif_jax.jobs.embedding.into_store import job_identity
 from asif_jax.store.jobs import find_job, outcomes
 
 _HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def start(where, size):
-    environment = {**os.environ, "PYTHONPATH": str(_HELPERS), "XLA_FLAGS": ""}
+    environment = {**os.environ, "PYTHONPATH": f"{_HELPERS}:{_HELPERS.parents[1]}", "XLA_FLAGS": ""}
     command = [sys.executable, _HELPERS / "kill_embedding.py", where, str(size)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment

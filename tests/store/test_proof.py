@@ -1,9 +1,11 @@
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import stores
 
-from asif_jax import store
+from asif_jax import methods, store
 from asif_jax.core import anchors
 from asif_jax.store import StoredPair, proof
 
@@ -120,12 +122,14 @@ def test_scores_are_those_of_a_model_without_the_pairs(tmp_path, dtype):
 
 @pytest.mark.parametrize("removed", [[7], range(40)])
 def test_scores_that_removed_pairs_have_a_part_in_differ(tmp_path, monkeypatch, removed):
-    def heedless(embeddings, model, **options):
-        everything = model._replace(live=jnp.ones_like(model.live))
-        return anchors.represent(embeddings, everything, **options)
+    def heedless(name, settings):
+        method = methods.named(name, settings)
+        return method._replace(
+            fit=lambda pairs: method.fit(pairs._replace(live=jnp.ones_like(pairs.live)))
+        )
 
     opened = filled(tmp_path / "store", named(40))
     store.remove(opened, removed)
     assert proof.compare_scores(store.snapshot(opened)).equal
-    monkeypatch.setattr(proof, "represent", heedless)
+    monkeypatch.setattr(proof, "methods", SimpleNamespace(named=heedless))
     assert not proof.compare_scores(store.snapshot(opened)).equal

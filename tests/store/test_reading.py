@@ -1,5 +1,6 @@
 import shutil
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 import stores
 from jax.sharding import AxisType
 
-from asif_jax import store
+from asif_jax import methods, store
 from asif_jax.core import anchors
-from asif_jax.store import StoredPair, StoreError, model
+from asif_jax.model import create
+from asif_jax.store import StoredPair, StoreError, reading
 
 ON_MESH = {"anchors_axis": "pairs"}
 
@@ -19,7 +21,8 @@ def small(count=4, k=2, dtype="float32"):
     embeddings = {"image": rng.normal(size=[count, 3]), "text": rng.normal(size=[count, 2])}
     pairs = tuple(StoredPair(f"{i}.png", (f"Ding Nº {i} 犬", "zwei")) for i in range(count))
     encoders = {m: store.EncoderRecord(f"{m}-encoder", f"{m} 0123") for m in embeddings}
-    return store.Model(anchors.create(embeddings, dtype=dtype), pairs, encoders, k, 4.0)
+    method = methods.paper(k=k, p=4.0)
+    return create(anchors.create(embeddings, dtype=dtype), pairs, encoders, method)
 
 
 def rows_of(loaded):
@@ -32,7 +35,8 @@ def test_what_is_saved_is_loaded(tmp_path, dtype, atol):
     store.save(tmp_path / "new" / "model", saved)
     loaded = store.load(tmp_path / "new" / "model")
     assert tuple(loaded.pairs) == saved.pairs
-    assert loaded[2:] == saved[2:]
+    assert loaded.encoders == saved.encoders
+    assert loaded.method[-2:] == saved.method[-2:] == ("paper", {"k": 2, "p": 4.0})
     assert loaded.anchors.live.tolist() == [True] * 4
     for modality, array in saved.anchors.embeddings.items():
         assert loaded.anchors.embeddings[modality].dtype == dtype
@@ -137,17 +141,22 @@ def test_a_version_is_loaded_by_number_or_name(tmp_path):
         store.load(tmp_path / "store", 1)
 
 
-def test_k_and_p_are_those_set_or_the_rule_of_thumb(tmp_path):
+def kept_and_power(loaded):
+    """The k and p of a model of the paper's method."""
+    found = loaded.represent(stores.embeddings(1)["image"], "image")
+    return found.values.shape[-1], float(loaded.state.p)
+
+
+def test_k_and_p_are_those_set_or_a_rule(tmp_path):
     opened = stores.filled(tmp_path / "store", count=12)
-    loaded = store.load(tmp_path / "store")
-    assert (loaded.k, loaded.p) == (3, 4.0)
-    store.change_settings(opened, store.Settings(10, 2.5))
-    loaded = store.load(tmp_path / "store")
-    assert (loaded.k, loaded.p) == (10, 2.5)
+    assert store.load(tmp_path / "store").method.name == "two_cosines"
+    store.change_settings(opened, store.Settings("paper"))
+    assert kept_and_power(store.load(tmp_path / "store")) == (3, 4.0)
+    store.change_settings(opened, store.Settings("paper", {"k": 10, "p": 2.5}))
+    assert kept_and_power(store.load(tmp_path / "store")) == (10, 2.5)
     # There cannot be more than there are pairs.
     store.remove(opened, range(5))
-    loaded = store.load(tmp_path / "store")
-    assert (loaded.k, loaded.p) == (7, 2.5)
+    assert kept_and_power(store.load(tmp_path / "store")) == (7, 2.5)
 
 
 def mesh_of(devices, axis_type=AxisType.Auto):
@@ -159,7 +168,7 @@ def mesh_of(devices, axis_type=AxisType.Auto):
 @pytest.mark.parametrize("mesh", [None, (1,), (8,), (3, AxisType.Explicit)])
 @pytest.mark.parametrize(("dtype", "capacity"), [("float32", None), ("bfloat16", 50)])
 def test_slots_are_rows(tmp_path, monkeypatch, slab, mesh, dtype, capacity):
-    monkeypatch.setattr(model, "_SLAB_BYTES", slab)
+    monkeypatch.setattr(reading, "_SLAB_BYTES", slab)
     opened = stores.filled(tmp_path / "store", count=21, dtype=dtype)
     store.remove(opened, [0, 7, 20])
     where = {} if mesh is None else {"mesh": mesh_of(*mesh), **ON_MESH}
@@ -168,7 +177,7 @@ def test_slots_are_rows(tmp_path, monkeypatch, slab, mesh, dtype, capacity):
     slots = -(-(capacity or 21) // devices) * devices
     expected = anchors.create(stores.embeddings(21), dtype=dtype)
     expected = anchors.remove(anchors.grow(expected, capacity=slots), jnp.array([0, 7, 20]))
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    chex.assert_trees_all_equal(found, expected)
     for array in jax.tree.leaves(found):
         assert len(array.sharding.device_set) == devices
         assert {shard.data.shape[0] for shard in array.addressable_shards} == {slots // devices}
@@ -218,7 +227,7 @@ def test_saving_changes_no_bit_and_what_is_not_finite_leaves_nothing(tmp_path):
     embeddings = {m: rng.normal(size=[200, 7]) for m in ("image", "text")}
     encoders = {m: store.EncoderRecord(m, m) for m in embeddings}
     pairs = [store.StoredPair(f"{i}.png", ("A caption.",)) for i in range(200)]
-    model = store.Model(anchors.create(embeddings), pairs, encoders, 5, 2.0)
+    model = create(anchors.create(embeddings), pairs, encoders, methods.paper(k=5, p=2.0))
     store.save(tmp_path / "model", model)
     loaded = store.load(tmp_path / "model")
     for modality, array in model.anchors.embeddings.items():

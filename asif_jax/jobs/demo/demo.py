@@ -15,8 +15,10 @@ from asif_jax.data import PairList, Skipped
 from asif_jax.data.prompts import sentences
 from asif_jax.encoders import Encoder
 from asif_jax.jobs.demo import folds as evaluation
-from asif_jax.jobs.demo.folds import Fold, Retrieval, cross_validation
-from asif_jax.jobs.embedding.embed import EmbeddedPairs, embed_pairs, embed_texts
+from asif_jax.jobs.demo.folds import Fold, cross_validation
+from asif_jax.jobs.embedding.memory import EmbeddedPairs, embed_pairs, embed_texts
+from asif_jax.jobs.evaluate.classification import Classification, classification
+from asif_jax.jobs.evaluate.retrieval import SetRetrieval
 from asif_jax.methods import Method
 
 # How the folders of the stamps are called when one of their things is meant.
@@ -66,23 +68,6 @@ class Searched(NamedTuple):
     found: Sequence[FoundImage]
 
 
-class Classes(NamedTuple):
-    """Zero-shot classification of held-out images into the folders they lie in.
-
-    Attributes:
-      labels: the classes.
-      confusion: [classes, classes] counts, truth by prediction.
-    """
-
-    labels: tuple[str, ...]
-    confusion: np.ndarray
-
-    @property
-    def accuracy(self) -> float:
-        """Share of images whose class is right."""
-        return float(np.trace(self.confusion) / self.confusion.sum())
-
-
 class Demonstration(NamedTuple):
     """Everything the demonstration found.
 
@@ -109,8 +94,8 @@ class Demonstration(NamedTuple):
     anchors: int
     method: str
     settings: Mapping[str, Any]
-    retrieval: Retrieval
-    classes: Classes | None
+    retrieval: SetRetrieval
+    classes: Classification | None
     examples: tuple[Prediction, ...]
     searches: tuple[Searched, ...]
     building: float
@@ -119,8 +104,7 @@ class Demonstration(NamedTuple):
 
 def run(
     source: PairList,
-    image_encoder: Encoder,
-    text_encoder: Encoder,
+    encoders: Mapping[str, Encoder],
     *,
     class_names: Mapping[str, str] | None = None,
     queries: Sequence[str] = (),
@@ -133,8 +117,7 @@ def run(
 
     Args:
       source: the pairs.
-      image_encoder: encoder of the images.
-      text_encoder: encoder of the captions.
+      encoders: modality -> its encoder: "image" of the images, "text" of the captions.
       class_names: group -> name, the groups to tell apart; by default every group by its own name.
       queries: sentences to search the first fold's held-out images with.
       method: how pairs become scores; by default the method that we recommend.
@@ -150,14 +133,14 @@ def run(
     """
     method = methods.best() if method is None else method
     start = time.perf_counter()
-    embedded = embed_pairs(source.pairs, image_encoder, text_encoder, progress=progress)
+    embedded = embed_pairs(source.pairs, encoders, progress=progress)
     classes = class_names or _group_names(embedded)
-    prompts = _embed_prompts(tuple(classes.values()), text_encoder) if classes else None
-    sentences = embed_texts(queries, text_encoder, progress=False) if queries else None
+    prompts = _embed_prompts(tuple(classes.values()), encoders["text"]) if classes else None
+    sentences = embed_texts(queries, encoders["text"]) if queries else None
     encoding = time.perf_counter() - start
 
     start = time.perf_counter()
-    pairs = anchors.create({"image": embedded.images, "text": embedded.captions_by_pair()})
+    pairs = anchors.create(embedded.by_modality())
     jax.block_until_ready(method.fit(pairs))
     building = time.perf_counter() - start
 
@@ -166,7 +149,7 @@ def run(
     return Demonstration(
         pairs=len(embedded.pairs),
         skipped=source.skipped + embedded.skipped,
-        encoders={"image": image_encoder.name, "text": text_encoder.name},
+        encoders={modality: encoder.name for modality, encoder in encoders.items()},
         folds=folds,
         anchors=len(first.members),
         method=method.name,
@@ -189,7 +172,7 @@ def _group_names(embedded: EmbeddedPairs) -> dict[str, str]:
 def _embed_prompts(labels: Sequence[str], encoder: Encoder) -> np.ndarray:
     """[classes, templates, e] embeddings of every label in every template."""
     texts = sentences(labels, TEMPLATES)
-    return embed_texts(texts, encoder, progress=False).reshape(len(labels), len(TEMPLATES), -1)
+    return embed_texts(texts, encoder).reshape(len(labels), len(TEMPLATES), -1)
 
 
 def _classes(
@@ -197,14 +180,15 @@ def _classes(
     folds: Sequence[Fold],
     class_names: Mapping[str, str],
     prompts: np.ndarray,
-) -> Classes | None:
-    predicted, _ = evaluation.zero_shot(embedded, folds, prompts)
+) -> Classification | None:
+    scores = evaluation.zero_shot(embedded, folds, prompts)
     groups = list(class_names)
-    confusion = np.zeros([len(groups), len(groups)], int)
-    for pair, guess in zip(embedded.pairs, predicted, strict=True):
-        if pair.group in class_names:
-            confusion[groups.index(pair.group), guess] += 1
-    return Classes(tuple(class_names.values()), confusion) if confusion.any() else None
+    kept = [i for i, pair in enumerate(embedded.pairs) if pair.group in class_names]
+    if not kept:
+        return None
+    labels = np.asarray([groups.index(embedded.pairs[i].group) for i in kept])
+    names = tuple(class_names.values())
+    return classification(names, labels, scores[np.asarray(kept)], skipped=embedded.skipped)
 
 
 def _examples(embedded: EmbeddedPairs, fold: Fold, *, count: int) -> tuple[Prediction, ...]:
@@ -256,90 +240,3 @@ def _searches(
         ]
         searches.append(Searched(query, tuple(found)))
     return tuple(searches)
-
-
-def facts(demo: Demonstration) -> dict[str, str]:
-    """The figures of a demonstration in words, name -> value.
-
-    Args:
-      demo: what was found.
-
-    Returns:
-      The facts, in the order to show them.
-    """
-    given = "".join(f", {name} = {value}" for name, value in demo.settings.items())
-    return {
-        "pairs": f"{demo.pairs} used, {len(demo.skipped)} skipped",
-        "encoders": " and ".join(demo.encoders.values()),
-        "method": f"{demo.method}{given}, on {demo.anchors} pairs at a time",
-        "tried on": f"unseen pairs, {demo.folds}-fold cross-validation",
-        "building took": f"{demo.building:.2f} s from embeddings, "
-        f"{demo.building + demo.encoding:.1f} s with the encoders",
-    }
-
-
-def to_text(demo: Demonstration) -> str:
-    """A demonstration for the terminal.
-
-    Args:
-      demo: what was found.
-
-    Returns:
-      Several lines.
-    """
-    lines = [f"{name}: {value}" for name, value in facts(demo).items()]
-    lines += ["", f"{'':16}" + "".join(f"{f'recall@{k}':>23}" for k in evaluation.RECALLS)]
-    for name, result in demo.retrieval._asdict().items():
-        cells = (f"{v:.3f} (chance {result.chance[k]:.3f})" for k, v in result.recall.items())
-        lines.append(f"{name.replace('_', ' '):16}" + "".join(f"{cell:>23}" for cell in cells))
-    if demo.classes:
-        labels = " / ".join(demo.classes.labels)
-        chance = 1 / len(demo.classes.labels)
-        lines += ["", f"{labels}: {demo.classes.accuracy:.1%} right (chance {chance:.1%})"]
-    for example in demo.examples:
-        lines += ["", f"{example.image.name}, unseen: {example.caption}"]
-        lines += [f"  {g.score:.2f}  {g.caption}{'  (right)' * g.correct}" for g in example.guesses]
-        because = (f"{item.caption} {item.contribution:.3f}" for item in example.evidence)
-        lines.append("  because of: " + "; ".join(because))
-    for search in demo.searches:
-        found = "; ".join(f"{item.caption} {item.score:.2f}" for item in search.found[:3])
-        lines += ["", f"“{search.query}” finds: {found}"]
-    return "\n".join(lines)
-
-
-def to_json(demo: Demonstration) -> dict[str, Any]:
-    """A demonstration for programs.
-
-    Args:
-      demo: what was found.
-
-    Returns:
-      What `json.dumps` takes.
-    """
-    classes = demo.classes and {
-        "labels": list(demo.classes.labels),
-        "accuracy": demo.classes.accuracy,
-        "confusion": demo.classes.confusion.tolist(),
-    }
-    return {
-        "pairs": demo.pairs,
-        "skipped": [{"path": str(item.path), "reason": item.reason} for item in demo.skipped],
-        "encoders": dict(demo.encoders),
-        "anchors": demo.anchors,
-        "method": demo.method,
-        "settings": dict(demo.settings),
-        "retrieval": {name: r._asdict() for name, r in demo.retrieval._asdict().items()},
-        "classes": classes,
-        "examples": [
-            {
-                "image": str(example.image),
-                "caption": example.caption,
-                "guesses": [guess._asdict() for guess in example.guesses],
-                "evidence": [
-                    item._asdict() | {"image": str(item.image)} for item in example.evidence
-                ],
-            }
-            for example in demo.examples
-        ],
-        "seconds": {"building": demo.building, "encoding": demo.encoding},
-    }

@@ -1,14 +1,19 @@
 """How well a model does on pairs it has not seen: retrieval both ways and zero-shot classes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from asif_jax.core import anchors
-from asif_jax.jobs.embedding.embed import EmbeddedPairs
-from asif_jax.jobs.evaluate.retrieval import RECALLS, chance_recall, retrieval_ranks
+from asif_jax.jobs.embedding.memory import EmbeddedPairs
+from asif_jax.jobs.evaluate.retrieval import (
+    Direction,
+    SetRetrieval,
+    direction,
+    retrieval_ranks,
+)
 from asif_jax.methods import Method
 from asif_jax.model import Model, represent_classes, represented_class_scores
 from asif_jax.model import create as create_model
@@ -18,12 +23,12 @@ class Fold(NamedTuple):
     """One model of a cross-validation and the pairs it has not seen.
 
     Attributes:
-      model: of the other pairs.
-      members: [n] int, the pair that each slot of the model holds.
-      held_out: [h] int, the pairs it has not seen.
-      captions: [c] int, their captions (rows of `EmbeddedPairs.captions`).
-      images: representations of the held-out images.
-      texts: representations of the held-out captions.
+      model: is that of the other pairs.
+      members: are [n] int, the pair that each slot of the model holds.
+      held_out: are [h] int, the pairs it has not seen.
+      captions: are [c] int, their captions (rows of `EmbeddedPairs.captions`).
+      images: holds representations of the held-out images.
+      texts: holds representations of the held-out captions.
     """
 
     model: Model
@@ -32,27 +37,6 @@ class Fold(NamedTuple):
     captions: np.ndarray
     images: Any
     texts: Any
-
-
-class Recall(NamedTuple):
-    """Recall@k of one direction of retrieval.
-
-    Attributes:
-      recall: k -> share of queries with a right answer among the first k.
-      chance: k -> the same for a random order.
-      median_rank: median rank of the first right answer, from 1.
-    """
-
-    recall: Mapping[int, float]
-    chance: Mapping[int, float]
-    median_rank: float
-
-
-class Retrieval(NamedTuple):
-    """Retrieval in both directions, averaged over folds."""
-
-    image_to_text: Recall
-    text_to_image: Recall
 
 
 def cross_validation(
@@ -80,11 +64,11 @@ def cross_validation(
     if n < folds:
         raise ValueError(f"{folds}-fold cross-validation needs at least {folds} pairs: got {n}")
     order = np.asarray(jax.random.permutation(jax.random.key(seed), n))
-    texts = embedded.captions_by_pair()
+    sides = embedded.by_modality()
     for held_out in np.array_split(order, folds):
         held_out = np.sort(held_out)
         members = np.setdiff1d(order, held_out)
-        pairs = anchors.create({"image": embedded.images[members], "text": texts[members]})
+        pairs = anchors.create({m: array[members] for m, array in sides.items()})
         model = create_model(pairs, [embedded.pairs[i] for i in members], {}, method)
         captions = np.flatnonzero(np.isin(embedded.owners, held_out))
         yield Fold(
@@ -97,8 +81,8 @@ def cross_validation(
         )
 
 
-def retrieval(embedded: EmbeddedPairs, folds: Sequence[Fold]) -> Retrieval:
-    """Recall@1, 5 and 10 among the held-out pairs of each fold, averaged over folds.
+def retrieval(embedded: EmbeddedPairs, folds: Sequence[Fold]) -> SetRetrieval:
+    """Recall@1, 5 and 10 of all pairs, each among the held-out pairs of its fold.
 
     An image with several captions counts as the field counts it: for image to text any of its
     captions is right, for text to image every caption is a query.
@@ -108,38 +92,38 @@ def retrieval(embedded: EmbeddedPairs, folds: Sequence[Fold]) -> Retrieval:
       folds: from `cross_validation`.
 
     Returns:
-      Recall and median rank, both ways, with chance.
+      Recall and median rank, both ways, with chance and intervals.
     """
-    both: tuple[list[Recall], list[Recall]] = [], []
+    both: tuple[list[_Queries], list[_Queries]] = [], []
     for fold in folds:
         owners = embedded.owners[fold.captions]
         ranks = retrieval_ranks(fold.model, fold.images, fold.texts, fold.held_out, owners)
         captions = np.unique(owners, return_counts=True)[1]
-        right = captions, np.ones(len(owners), int)
-        items = len(owners), len(fold.held_out)
-        for results, r, counts, among in zip(both, ranks, right, items, strict=True):
-            results.append(
-                Recall(
-                    {k: float(np.mean(r <= k)) for k in RECALLS},
-                    {k: chance_recall(counts, among, k=k) for k in RECALLS},
-                    float(np.median(r)),
-                )
-            )
-    return Retrieval(*map(_mean_recall, both))
+        both[0].append(_Queries(ranks[0], fold.held_out, captions, len(owners)))
+        both[1].append(_Queries(ranks[1], owners, np.ones(len(owners), int), len(fold.held_out)))
+    directions = map(_direction, both)
+    return SetRetrieval(len(embedded.pairs), 0, *directions, skipped=embedded.skipped)
 
 
-def _mean_recall(results: Sequence[Recall]) -> Recall:
-    return Recall(
-        {k: float(np.mean([r.recall[k] for r in results])) for k in RECALLS},
-        {k: float(np.mean([r.chance[k] for r in results])) for k in RECALLS},
-        float(np.mean([r.median_rank for r in results])),
-    )
+class _Queries(NamedTuple):
+    """The queries of one fold: their ranks, images and right answers, and the items searched."""
+
+    ranks: np.ndarray
+    images: np.ndarray
+    right: np.ndarray
+    items: int
 
 
-def zero_shot(
-    embedded: EmbeddedPairs, folds: Sequence[Fold], prompts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Names every pair's image by the model of the fold that has not seen it.
+def _direction(folds: Sequence[_Queries]) -> Direction:
+    """Figures over the queries of all folds, in the order of their images."""
+    ranks, images, right = (np.concatenate(parts) for parts in list(zip(*folds, strict=True))[:3])
+    items = np.repeat([fold.items for fold in folds], [len(fold.ranks) for fold in folds])
+    order = np.argsort(images, kind="stable")
+    return direction(ranks[order], images[order], right[order], items[order])
+
+
+def zero_shot(embedded: EmbeddedPairs, folds: Sequence[Fold], prompts: np.ndarray) -> np.ndarray:
+    """Scores every pair's image for classes by the model of the fold that has not seen it.
 
     Args:
       embedded: the n pairs the folds were made of.
@@ -147,10 +131,10 @@ def zero_shot(
       prompts: [classes, prompts, e] text embeddings; the best prompt of a class counts.
 
     Returns:
-      [n] int, the class of each image, and [n, classes] float32, its scores.
+      [n, classes] float32 scores.
     """
     scores = np.zeros([len(embedded.pairs), len(prompts)], np.float32)
     for fold in folds:
         classes = represent_classes(fold.model, prompts)
         scores[fold.held_out] = represented_class_scores(fold.model, fold.images, classes)
-    return scores.argmax(axis=-1), scores
+    return scores

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +23,9 @@ class Part(NamedTuple):
     """What one part of a job gave.
 
     Attributes:
-      arrays: name -> array.
-      notes: anything that JSON can hold.
-      whole: false if something may be read next time that could not be now; the part is then
+      arrays: maps names to arrays.
+      notes: holds anything that JSON can hold.
+      whole: is false if something may be read next time that could not be now; the part is then
         computed again.
     """
 
@@ -63,7 +63,10 @@ def open_parts(cache: Path, *, job: str, identity: str) -> Path:
 
 
 def compute_parts(
-    directory: Path, count: int, size: int, compute: Callable[[range], Part]
+    directory: Path,
+    count: int,
+    size: int,
+    compute: Callable[[Iterable[range]], Iterator[Part]],
 ) -> Iterator[tuple[range, Part]]:
     """Goes through the parts of a job in order, reading those on disk and computing the others.
 
@@ -71,19 +74,25 @@ def compute_parts(
       directory: from `open_parts`.
       count: how many items there are.
       size: items to a part; always the same for one directory.
-      compute: a range of items -> their part.
+      compute: ranges of items -> the part of each, in order; it may work ahead.
 
     Yields:
       Each range and its part. A part is on disk before it is yielded.
     """
-    for start in range(0, count, size):
-        items = range(start, min(start + size, count))
-        path = directory / f"{start:010}.safetensors"
-        part = _read_part(path)
+    parts = [range(start, min(start + size, count)) for start in range(0, count, size)]
+    missing = {items for items in parts if _read_part(_file_of(directory, items)) is None}
+    computed = compute(items for items in parts if items in missing)
+    for items in parts:
+        path = _file_of(directory, items)
+        part = None if items in missing else _read_part(path)
         if part is None:
-            part = compute(items)
+            part = next(computed) if items in missing else next(compute([items]))
             _write_part(path, part)
         yield items, part
+
+
+def _file_of(directory: Path, items: range) -> Path:
+    return directory / f"{items.start:010}.safetensors"
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -13,7 +13,7 @@ from asif_jax.core import metrics
 from asif_jax.data import ImageSet, Skipped
 from asif_jax.data.prompts import GENERAL, sentences
 from asif_jax.encoders import Encoder
-from asif_jax.jobs.embedding.embed_set import embed_sentences, embed_set
+from asif_jax.jobs.embedding.cache import embed_sentences, embed_set
 from asif_jax.jobs.evaluate.intervals import Figure, measure
 from asif_jax.model import Model, represented_class_scores
 from asif_jax.model import represent_classes as represent_prompts
@@ -25,15 +25,15 @@ class Classification(NamedTuple):
     """How well a model names the images of a set.
 
     Attributes:
-      classes: their names.
-      images: how many images counted.
-      own: how many of them are among the model's own pairs.
-      top1: share of images whose best class is right.
-      top5: share with the right class among the best five; None with five classes or fewer.
-      mean_per_class: mean over the classes of the share that is right.
-      per_class: the share that is right of each class; NaN of one without images.
-      confusion: [classes, classes] int, truth by prediction.
-      skipped: images that could not be read.
+      classes: holds their names.
+      images: counts the images.
+      own: counts those of them that are among the model's own pairs.
+      top1: is the share of images whose best class is right.
+      top5: is the share with the right class among the best five; None with five classes or fewer.
+      mean_per_class: is the mean over the classes of the share that is right.
+      per_class: holds the share that is right of each class; NaN of one without images.
+      confusion: is [classes, classes] int, truth by prediction.
+      skipped: lists the images that could not be read.
     """
 
     classes: tuple[str, ...]
@@ -50,8 +50,7 @@ class Classification(NamedTuple):
 def classify_set(
     model: Model,
     images: ImageSet,
-    image_encoder: Encoder,
-    text_encoder: Encoder,
+    encoders: Mapping[str, Encoder],
     *,
     cache: Path,
     templates: Sequence[str] = GENERAL,
@@ -65,8 +64,7 @@ def classify_set(
     Args:
       model: a model.
       images: a set with classes.
-      image_encoder: the model's encoder of images.
-      text_encoder: the model's encoder of texts.
+      encoders: modality -> the model's encoder of it, of "image" and "text".
       cache: a directory for embeddings, from which an interrupted run goes on.
       templates: sentences with {} in the place of the class.
       prompts: "max", the best template counts, or "mean", the mean of their embeddings.
@@ -82,11 +80,11 @@ def classify_set(
         raise ValueError(f"{images.source} has no classes to tell apart")
     keep = {"cache": cache, "progress": progress}
     texts = represent_classes(
-        model, images.classes, templates, text_encoder, prompts=prompts, **keep
+        model, images.classes, templates, encoders["text"], prompts=prompts, **keep
     )
     pairs = {pair.image for pair in model.pairs}
     labels, predicted, ranks, skipped, own = [], [], [], list(images.skipped), 0
-    for part in embed_set(images, image_encoder, **keep):
+    for part in embed_set(images, encoders["image"], **keep):
         skipped.extend(part.skipped)
         if not len(part.labels):
             continue
@@ -97,21 +95,60 @@ def classify_set(
         own += sum(images.reference(i) in pairs for i in part.indices.tolist())
     if not labels:
         raise ValueError(f"none of {images.size} images in {images.source} could be read")
-    rows = {"labels": np.concatenate(labels), "ranks": np.concatenate(ranks)}
-    classes = len(images.classes)
-    figures = measure(functools.partial(_shares, classes=classes), rows)
+    return _figures(
+        images.classes,
+        np.concatenate(labels),
+        np.concatenate(predicted),
+        np.concatenate(ranks),
+        own=own,
+        skipped=tuple(skipped),
+    )
+
+
+def classification(
+    classes: tuple[str, ...],
+    labels: np.ndarray,
+    scores: np.ndarray,
+    *,
+    skipped: tuple[Skipped, ...] = (),
+) -> Classification:
+    """Figures from the scores of images that no model had among its pairs.
+
+    Args:
+      classes: their names.
+      labels: [b] int, the class of each image.
+      scores: [b, classes] float32.
+      skipped: images that could not be read.
+
+    Returns:
+      The figures.
+    """
+    predicted, ranks = map(np.asarray, _placed(jnp.asarray(scores), labels))
+    return _figures(classes, labels, predicted, ranks, skipped=skipped)
+
+
+def _figures(
+    classes: tuple[str, ...],
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    ranks: np.ndarray,
+    *,
+    own: int = 0,
+    skipped: tuple[Skipped, ...] = (),
+) -> Classification:
+    """Figures from the best class of each image, and the rank of the right one."""
+    count = len(classes)
+    figures = measure(functools.partial(_shares, classes=count), {"labels": labels, "ranks": ranks})
     return Classification(
-        classes=images.classes,
-        images=len(rows["labels"]),
+        classes=classes,
+        images=len(labels),
         own=own,
         top1=figures["top1"],
-        top5=figures["top5"] if classes > 5 else None,
+        top5=figures["top5"] if count > 5 else None,
         mean_per_class=figures["mean_per_class"],
         per_class=figures["per_class"],
-        confusion=np.asarray(
-            metrics.confusion_matrix(rows["labels"], np.concatenate(predicted), classes=classes)
-        ),
-        skipped=tuple(skipped),
+        confusion=np.asarray(metrics.confusion_matrix(labels, predicted, classes=count)),
+        skipped=skipped,
     )
 
 
@@ -151,10 +188,17 @@ def represent_classes(
 def _name(
     model: Model, embeddings: np.ndarray, texts: Any, labels: np.ndarray
 ) -> tuple[Array, Array]:
-    """The best class of each image, and the rank of the right one."""
+    """The best class of each image, -1 where none is, and the rank of the right one."""
     scores = represented_class_scores(model, model.represent(embeddings, "image"), texts)
+    return _placed(scores, labels)
+
+
+def _placed(scores: Array, labels: np.ndarray) -> tuple[Array, Array]:
+    """The best class of each image, -1 where none is, and the rank of the right one."""
+    # An image that shares no pair with any class resembles none of them.
+    scores = jnp.where(jnp.any(scores != 0.0, axis=-1, keepdims=True), scores, jnp.nan)
     right = labels[:, None] == np.arange(scores.shape[-1])
-    return jnp.argmax(scores, axis=-1), metrics.best_rank(scores, right)
+    return jnp.nanargmax(scores, axis=-1), metrics.best_rank(scores, right)
 
 
 def _shares(rows: Mapping[str, Array], classes: int) -> dict[str, Array]:
@@ -165,63 +209,4 @@ def _shares(rows: Mapping[str, Array], classes: int) -> dict[str, Array]:
         "top5": jnp.mean(rows["ranks"] <= 5),
         "mean_per_class": jnp.nanmean(per_class),
         "per_class": per_class,
-    }
-
-
-def to_text(found: Classification) -> str:
-    """The figures for the terminal.
-
-    Args:
-      found: from `classify_set`.
-
-    Returns:
-      Several lines.
-    """
-    chance = 1 / len(found.classes)
-    lines = [f"{'':16}{'right':>23}{'chance':>10}"]
-    shown = {"top-1": (found.top1, chance), "top-5": (found.top5, 5 * chance)}
-    shown["mean per class"] = found.mean_per_class, chance
-    for name, (figure, by_chance) in shown.items():
-        if figure is not None:
-            lines.append(f"{name:16}{figure!s:>23}{by_chance:>10.3f}")
-    counts = found.confusion.sum(axis=1)
-    order = sorted(np.flatnonzero(counts), key=lambda index: found.per_class[index].value)
-    few = len(order) > 2 * _WORST
-    title = f"the {_WORST} hardest of {len(order)} classes" if few else "class"
-    width = max(len(title), *(len(name) for name in found.classes)) + 2
-    lines += ["", f"{title:{width}}{'images':>8}{'right':>23}  most often taken for"]
-    for index in order[: _WORST if few else None]:
-        wrong = np.where(np.arange(len(counts)) == index, 0, found.confusion[index])
-        taken = f"{found.classes[wrong.argmax()]} ({wrong.max()})" if wrong.any() else ""
-        name, share = found.classes[index], str(found.per_class[index])
-        lines.append(f"{name:{width}}{counts[index]:>8}{share:>23}  {taken}".rstrip())
-    return "\n".join(lines)
-
-
-def to_json(found: Classification) -> dict[str, Any]:
-    """The figures for programs.
-
-    Args:
-      found: from `classify_set`.
-
-    Returns:
-      What `json.dumps` takes. Of the confusion matrix, what is not zero.
-    """
-    counts = found.confusion.sum(axis=1).tolist()
-    return {
-        "images": found.images,
-        "top_1": found.top1._asdict(),
-        "top_5": found.top5 and found.top5._asdict(),
-        "mean_per_class": found.mean_per_class._asdict(),
-        "chance": 1 / len(found.classes),
-        "per_class": [
-            {"class": name, "images": count} | (share._asdict() if count else {"value": None})
-            for name, count, share in zip(found.classes, counts, found.per_class, strict=True)
-        ],
-        "confusion": [
-            {"class": found.classes[i], "named": found.classes[j], "images": count}
-            for i, row in enumerate(found.confusion.tolist())
-            for j, count in enumerate(row)
-            if count
-        ],
     }

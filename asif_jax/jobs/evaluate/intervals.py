@@ -16,9 +16,9 @@ class Figure(NamedTuple):
     """A figure measured on a sample.
 
     Attributes:
-      value: what was measured.
-      low: the lower end of its bootstrap interval.
-      high: the upper end.
+      value: is what was measured.
+      low: is the lower end of its bootstrap interval.
+      high: is the upper end.
     """
 
     value: float
@@ -27,6 +27,10 @@ class Figure(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def __format__(self, spec: str) -> str:
+        """The value alone in a given form; without one, the interval too."""
+        return format(self.value, spec) if spec else str(self)
 
 
 def measure(statistic: Callable[[Any], dict[str, Any]], rows: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from jax import Array
 from asif_jax.core import metrics
 from asif_jax.data import ImageSet, Skipped
 from asif_jax.encoders import Encoder
-from asif_jax.jobs.embedding.embed_set import embed_sentences, embed_set
+from asif_jax.jobs.embedding.cache import embed_sentences, embed_set
 from asif_jax.jobs.evaluate.intervals import Figure, measure
 from asif_jax.model import Model
 
@@ -27,10 +27,10 @@ class Direction(NamedTuple):
     """Retrieval in one direction.
 
     Attributes:
-      queries: how many there are.
-      recall: k -> share of queries with a right answer among the first k.
-      chance: k -> the same for a random order.
-      median_rank: median rank of the first right answer, from 1.
+      queries: counts the queries.
+      recall: maps k to the share of queries with a right answer among the first k.
+      chance: maps k to the same for a random order.
+      median_rank: is the median rank of the first right answer, from 1.
     """
 
     queries: int
@@ -40,14 +40,14 @@ class Direction(NamedTuple):
 
 
 class SetRetrieval(NamedTuple):
-    """How well a model finds the captions and images of a set.
+    """How well a model finds the captions and images of a set, or models those they have not seen.
 
     Attributes:
-      images: how many images counted.
-      own: how many of them are among the model's own pairs.
-      image_to_text: any caption of an image is a right answer.
-      text_to_image: every caption is a query.
-      skipped: images that could not be read.
+      images: counts the images.
+      own: counts those of them that are among the model's own pairs.
+      image_to_text: is of images as queries; any caption of an image is a right answer.
+      text_to_image: is of captions as queries, every one of them.
+      skipped: lists the images that could not be read.
     """
 
     images: int
@@ -56,12 +56,16 @@ class SetRetrieval(NamedTuple):
     text_to_image: Direction
     skipped: tuple[Skipped, ...]
 
+    @property
+    def directions(self) -> dict[str, Direction]:
+        """Both directions by their names."""
+        return {"image_to_text": self.image_to_text, "text_to_image": self.text_to_image}
+
 
 def retrieve_set(
     model: Model,
     images: ImageSet,
-    image_encoder: Encoder,
-    text_encoder: Encoder,
+    encoders: Mapping[str, Encoder],
     *,
     cache: Path,
     progress: bool = True,
@@ -75,8 +79,7 @@ def retrieve_set(
     Args:
       model: a model.
       images: a set of captions.
-      image_encoder: the model's encoder of images.
-      text_encoder: the model's encoder of texts.
+      encoders: modality -> the model's encoder of it, of "image" and "text".
       cache: a directory for embeddings, from which an interrupted run goes on.
       progress: show progress bars on stderr.
 
@@ -91,7 +94,7 @@ def retrieve_set(
         raise ValueError(f"{images.source} has no captions to find")
     pairs = {pair.image for pair in model.pairs}
     represented, captions, skipped, own = [], [], list(images.skipped), 0
-    for part in embed_set(images, image_encoder, cache=cache, progress=progress):
+    for part in embed_set(images, encoders["image"], cache=cache, progress=progress):
         skipped.extend(part.skipped)
         if not part.captions:
             continue
@@ -102,7 +105,7 @@ def retrieve_set(
         raise ValueError(f"none of {images.size} images in {images.source} could be read")
     owners = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
     sentences = [text for texts in captions for text in texts]
-    embeddings = embed_sentences(sentences, text_encoder, cache=cache, progress=progress)
+    embeddings = embed_sentences(sentences, encoders["text"], cache=cache, progress=progress)
     to_text, to_image = retrieval_ranks(
         model,
         jax.tree.map(lambda *parts: np.concatenate(parts), *represented),
@@ -114,8 +117,8 @@ def retrieve_set(
     return SetRetrieval(
         images=len(captions),
         own=own,
-        image_to_text=_direction(to_text, np.arange(len(captions)), counts, len(owners)),
-        text_to_image=_direction(to_image, owners, np.ones(len(owners), int), len(captions)),
+        image_to_text=direction(to_text, np.arange(len(captions)), counts, len(owners)),
+        text_to_image=direction(to_image, owners, np.ones(len(owners), int), len(captions)),
         skipped=tuple(skipped),
     )
 
@@ -164,12 +167,12 @@ def _ranks(
 _best_rank = jax.jit(metrics.best_rank)
 
 
-def chance_recall(right: np.ndarray, items: int, *, k: int) -> float:
+def chance_recall(right: np.ndarray, items: int | np.ndarray, *, k: int) -> float:
     """Recall@k of a random order.
 
     Args:
       right: [b] int, how many right answers each query has.
-      items: how many items there are to find them among.
+      items: how many items there are to find them among, for all queries or [b] for each.
       k: how many places count.
 
     Returns:
@@ -179,14 +182,31 @@ def chance_recall(right: np.ndarray, items: int, *, k: int) -> float:
       >>> chance_recall(np.array([1, 1]), 4, k=1)
       0.25
     """
-    k = min(k, items)
-    kinds, counts = np.unique(right, return_counts=True)
-    miss = [math.comb(items - int(kind), k) / math.comb(items, k) for kind in kinds]
+    both = np.stack(np.broadcast_arrays(right, items))
+    kinds, counts = np.unique(both, axis=1, return_counts=True)
+
+    def missed(right: int, items: int) -> float:
+        drawn = min(k, items)
+        return math.comb(items - right, drawn) / math.comb(items, drawn)
+
+    miss = [missed(*kind) for kind in kinds.T.tolist()]
     return 1.0 - float(np.average(miss, weights=counts))
 
 
-def _direction(ranks: np.ndarray, images: np.ndarray, right: np.ndarray, items: int) -> Direction:
-    """Figures from the ranks of queries, the image of each, and its number of right answers."""
+def direction(
+    ranks: np.ndarray, images: np.ndarray, right: np.ndarray, items: int | np.ndarray
+) -> Direction:
+    """Figures from the ranks of queries.
+
+    Args:
+      ranks: [b] int, the rank of the first right answer of each query.
+      images: [b] int, the image of each, ascending from 0 without gaps.
+      right: [b] int, how many right answers each has.
+      items: how many items there were to find them among, for all queries or [b] for each.
+
+    Returns:
+      The figures; their intervals are those of other images.
+    """
     figures = measure(_recalls, _by_image(ranks, images))
     return Direction(
         queries=len(ranks),
@@ -208,47 +228,3 @@ def _recalls(rows: Array) -> dict[str, Array]:
     known = ~jnp.isnan(rows)
     recalls = {f"recall@{k}": jnp.sum(rows <= k) / jnp.sum(known) for k in RECALLS}
     return recalls | {"median rank": jnp.nanmedian(rows)}
-
-
-def to_text(found: SetRetrieval) -> str:
-    """The figures for the terminal.
-
-    Args:
-      found: from `retrieve_set`.
-
-    Returns:
-      Several lines.
-    """
-    lines = [f"{'':16}" + "".join(f"{f'recall@{k}':>23}" for k in RECALLS) + f"{'median rank':>20}"]
-    for name, direction in (
-        ("image to text", found.image_to_text),
-        ("text to image", found.text_to_image),
-    ):
-        cells = "".join(f"{direction.recall[k]!s:>23}" for k in RECALLS)
-        rank = direction.median_rank
-        lines.append(f"{name:16}{cells}{f'{rank.value:g} [{rank.low:g}, {rank.high:g}]':>20}")
-        chances = "".join(f"{f'{direction.chance[k]:.3f}':>8}{'':15}" for k in RECALLS)
-        lines.append(f"{'  by chance':16}{chances}".rstrip())
-    return "\n".join(lines)
-
-
-def to_json(found: SetRetrieval) -> dict[str, Any]:
-    """The figures for programs.
-
-    Args:
-      found: from `retrieve_set`.
-
-    Returns:
-      What `json.dumps` takes.
-    """
-    return {"images": found.images, "captions": found.text_to_image.queries} | {
-        name: {
-            "recall": {str(k): figure._asdict() for k, figure in direction.recall.items()},
-            "chance": {str(k): chance for k, chance in direction.chance.items()},
-            "median_rank": direction.median_rank._asdict(),
-        }
-        for name, direction in (
-            ("image_to_text", found.image_to_text),
-            ("text_to_image", found.text_to_image),
-        )
-    }

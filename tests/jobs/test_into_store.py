@@ -16,9 +16,9 @@ from asif_jax import store
 from asif_jax.core import anchors
 from asif_jax.data import Example, ImageSet, PairList, read_set
 from asif_jax.data.image_set import captioned
-from asif_jax.jobs.embedding import embed_store
-from asif_jax.jobs.embedding.embed import embed_pairs
-from asif_jax.jobs.embedding.embed_store import embed_into, job_identity
+from asif_jax.jobs.embedding import into_store
+from asif_jax.jobs.embedding.into_store import embed_into, job_identity
+from asif_jax.jobs.embedding.memory import embed_pairs
 from asif_jax.store import EncoderRecord, Header
 from asif_jax.store.jobs import find_job, outcomes
 
@@ -26,20 +26,16 @@ from asif_jax.store.jobs import find_job, outcomes
 COUNT, PART, CHUNK = 21, 8, 4
 
 
-def create(where, encoders=None, *, dtype="float32", chunk=CHUNK):
-    encoders = encoders or toys()
-    records = {e.modality: EncoderRecord(e.name, e.identity) for e in encoders}
-    dimensions = {e.modality: e.dimension for e in encoders}
-    return store.create(where, Header(records, dimensions, dtype, chunk))
-
-
-def toys():
-    return toy.image_encoder(), toy.text_encoder()
+def create(where, encoders=None, *, dtype="float32", chunk=CHUNK, several=("text",)):
+    encoders = encoders or toy.encoders()
+    records = {m: EncoderRecord(e.name, e.identity) for m, e in encoders.items()}
+    dimensions = {m: e.dimension for m, e in encoders.items()}
+    return store.create(where, Header(records, dimensions, dtype, chunk, several))
 
 
 def embed(opened, images, encoders=None, *, part=PART, batch=4, **options):
-    pair = encoders or toys()
-    return embed_into(opened, images, *pair, part=part, batch=batch, progress=False, **options)
+    options |= {"part": part, "batch": batch, "progress": False}
+    return embed_into(opened, images, encoders or toy.encoders(), **options)
 
 
 def contents(opened):
@@ -92,35 +88,46 @@ def undisturbed(images, tmp_path_factory):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("several", [(), ("text",)])
 @pytest.mark.parametrize(("captions", "part", "batch"), [(1, 8, 4), (3, 8, 32), (3, 100, 1)])
-def test_a_store_holds_what_a_model_of_the_pairs_holds(tmp_path, dtype, captions, part, batch):
+def test_a_store_holds_what_a_model_of_the_pairs_holds(
+    tmp_path, dtype, captions, part, batch, several
+):
     pairs = [
         # From one caption to all, which name other colors than the image has.
         pair._replace(captions=(*pair.captions, "blue", "red grey")[: 1 + index % captions])
         for index, pair in enumerate(toy.write_pairs(tmp_path / "pairs", COUNT))
     ]
-    opened = create(tmp_path / "store", dtype=dtype)
+    opened = create(tmp_path / "store", dtype=dtype, several=several)
     images = captioned(tmp_path / "pairs", PairList(tuple(pairs), ()))
     embed(opened, images, part=part, batch=batch)
-    embedded = embed_pairs(pairs, *toys(), progress=False)
-    given = {"image": embedded.images, "text": embedded.caption_means()}
+    embedded = embed_pairs(pairs, toy.encoders(), progress=False)
+    # A store of all captions holds them; one of a single embedding for each pair, their mean.
+    texts = embedded.captions_by_pair() if several else embedded.caption_means()
+    given = {"image": embedded.images, "text": texts}
     named = [store.StoredPair(str(pair.image.resolve()), pair.captions) for pair in pairs]
     assert contents(opened) == stores.expected_rows(given, named, dtype)
     units = [oracle.unit(embedded.captions[embedded.owners == index]) for index in range(COUNT)]
     means = oracle.unit(np.stack([of_one.mean(axis=0) for of_one in units]))
     texts = store.load(tmp_path / "store").anchors.embeddings["text"].astype("float32")
+    if several:
+        assert texts.shape == (COUNT, captions if captions == 1 else 3, 3)
+        np.testing.assert_allclose(
+            texts[1, : len(units[1])], units[1], atol=1e-6 if dtype == "float32" else 4e-3
+        )
+        return
     np.testing.assert_allclose(texts, means, atol=1e-6 if dtype == "float32" else 4e-3)
 
 
 def test_embeddings_without_ties_come_out_too(images, tmp_path):
-    encoders = noise.image_encoder(), noise.text_encoder()
+    encoders = noise.encoders()
     opened = create(tmp_path / "store", encoders)
     embed(opened, images, encoders)
     pairs = [
         toy.Pair(images.place(index), images.read(index).captions, "") for index in range(COUNT)
     ]
-    embedded = embed_pairs(pairs, *encoders, progress=False)
-    expected = anchors.create({"image": embedded.images, "text": embedded.caption_means()})
+    embedded = embed_pairs(pairs, encoders, progress=False)
+    expected = anchors.create(embedded.by_modality())
     found = store.load(tmp_path / "store").anchors
     for modality, array in expected.embeddings.items():
         np.testing.assert_allclose(found.embeddings[modality], array, atol=1e-6)
@@ -166,7 +173,7 @@ def test_what_was_removed_stays_so(images, undisturbed, tmp_path):
 def test_a_job_killed_while_it_writes_goes_on(
     images, undisturbed, tmp_path, monkeypatch, number, landed
 ):
-    write, opened = embed_store.write_part, create(tmp_path / "store")
+    write, opened = into_store.write_part, create(tmp_path / "store")
 
     def write_and_die(*arguments):
         if arguments[2] < number or landed:
@@ -175,7 +182,7 @@ def test_a_job_killed_while_it_writes_goes_on(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(embed_store, "write_part", write_and_die)
+        patch.setattr(into_store, "write_part", write_and_die)
         with pytest.raises(Killed):
             embed(opened, images)
     kept = list(range(number + landed))
@@ -189,7 +196,7 @@ def test_a_job_killed_while_it_writes_goes_on(
 
 @pytest.mark.parametrize("modality", ["image", "text"])
 def test_a_job_killed_while_it_embeds_goes_on(images, undisturbed, tmp_path, modality):
-    opened, encoders = create(tmp_path / "store"), {e.modality: e for e in toys()}
+    opened, encoders = create(tmp_path / "store"), toy.encoders()
     encoder = encoders[modality]
     last = images.read(2 * PART - 1)
     fatal = last.captions[0] if modality == "text" else last.image.tobytes()
@@ -201,7 +208,7 @@ def test_a_job_killed_while_it_embeds_goes_on(images, undisturbed, tmp_path, mod
 
     dying = encoders | {modality: dataclasses.replace(encoder, preprocess=preprocess)}
     with pytest.raises(Killed):
-        embed(opened, images, tuple(dying.values()))
+        embed(opened, images, dying)
     assert done(opened, images) == [0]
     embed(opened, images)
     assert contents(opened) == undisturbed
@@ -228,14 +235,14 @@ def test_what_is_done_is_read_no_more(images, undisturbed, tmp_path):
 
 
 def test_of_two_jobs_on_one_set_one_is_told(images, undisturbed, tmp_path, monkeypatch):
-    opened, write = create(tmp_path / "store"), embed_store.write_part
+    opened, write = create(tmp_path / "store"), into_store.write_part
 
     def write_after_another(*arguments):
         write(*arguments)
         write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(embed_store, "write_part", write_after_another)
+        patch.setattr(into_store, "write_part", write_after_another)
         with pytest.raises(store.StoreError, match=r"another process embeds .* at the same time"):
             embed(opened, images)
     embed(opened, images)
@@ -356,11 +363,11 @@ def test_a_large_set_stops_early(tmp_path):
 def test_embeddings_that_are_not_finite_are_left_out_alone(
     images, undisturbed, tmp_path, modality, value
 ):
-    example, encoders = images.read(9), {e.modality: e for e in toys()}
+    example, encoders = images.read(9), toy.encoders()
     bad = example.captions[0] if modality == "text" else example.image.getpixel((0, 0))
     encoders[modality] = spoiled(encoders[modality], {bad}, value)
     opened = create(tmp_path / "store")
-    found = embed(opened, images, tuple(encoders.values()))
+    found = embed(opened, images, encoders)
     assert found.skipped == ((images.place(9), "its embedding is not finite"),)
     assert found.added == COUNT - 1
     assert contents(opened) == undisturbed[:9] + undisturbed[10:]

@@ -7,7 +7,8 @@ import pytest
 import toy
 
 from asif_jax.data import open_image
-from asif_jax.jobs.embedding import embed
+from asif_jax.jobs.embedding import encoding, memory, pipeline
+from asif_jax.jobs.embedding.into_store import check_k
 
 
 def images_of(pairs):
@@ -18,7 +19,7 @@ def images_of(pairs):
 def test_images_come_back_in_order(tmp_path, count):
     pairs = toy.write_pairs(tmp_path, count)
     encoder = toy.image_encoder()
-    embeddings, kept, skipped = embed.embed_images(images_of(pairs), encoder, progress=False)
+    embeddings, kept, skipped = memory.embed_images(images_of(pairs), encoder, progress=False)
     pixels = [np.asarray(open_image(path)).reshape(-1, 3) for path in images_of(pairs)]
     np.testing.assert_allclose(embeddings, np.mean(pixels, axis=1), atol=1e-3)
     assert kept == list(range(count))
@@ -28,10 +29,10 @@ def test_images_come_back_in_order(tmp_path, count):
 @pytest.mark.parametrize("bad", [[0], [39], [5, 6, 31, 32]])
 def test_unreadable_images_are_left_out_and_named(tmp_path, bad):
     paths = images_of(toy.write_pairs(tmp_path, 40))
-    whole, _, _ = embed.embed_images(paths, toy.image_encoder(), progress=False)
+    whole, _, _ = memory.embed_images(paths, toy.image_encoder(), progress=False)
     for index in bad:
         paths[index].write_bytes(paths[index].read_bytes()[:50])
-    embeddings, kept, skipped = embed.embed_images(paths, toy.image_encoder(), progress=False)
+    embeddings, kept, skipped = memory.embed_images(paths, toy.image_encoder(), progress=False)
     assert kept == [index for index in range(40) if index not in bad]
     assert [item.path for item in skipped] == [paths[index] for index in bad]
     np.testing.assert_array_equal(embeddings, whole[kept])
@@ -40,7 +41,7 @@ def test_unreadable_images_are_left_out_and_named(tmp_path, bad):
 def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "a.png").touch()
     with pytest.raises(ValueError, match=r"none of 1 images.*a\.png"):
-        embed.embed_images([tmp_path / "a.png"], toy.image_encoder(), progress=False)
+        memory.embed_images([tmp_path / "a.png"], toy.image_encoder(), progress=False)
 
 
 @pytest.mark.parametrize("count", [1, 33, 100])
@@ -48,27 +49,27 @@ def test_texts_come_back_in_order(count):
     names = list(toy.COLORS)
     texts = [" ".join(names[i % 7 : i % 7 + 1 + i % 3]) for i in range(count)]
     encoder = toy.text_encoder()
-    embeddings = embed.embed_texts(texts, encoder, progress=False)
+    embeddings = memory.embed_texts(texts, encoder)
     expected = encoder.preprocess(texts) @ np.asarray(encoder.params)
     np.testing.assert_allclose(embeddings, expected)
 
 
 def test_no_texts():
     with pytest.raises(ValueError, match="no text"):
-        embed.embed_texts([], toy.text_encoder())
+        memory.embed_texts([], toy.text_encoder())
 
 
 def test_non_finite_embeddings_are_refused(tmp_path):
     encoder = dataclasses.replace(toy.image_encoder(), params=jnp.float32(np.nan))
     paths = images_of(toy.write_pairs(tmp_path, 3))
     with pytest.raises(ValueError, match=r"toy colors embeddings .* 3 of 3 rows"):
-        embed.embed_images(paths, encoder, progress=False)
+        memory.embed_images(paths, encoder, progress=False)
 
 
 def test_pairs_keep_their_captions(tmp_path):
     pairs = toy.write_pairs(tmp_path, 9, captions=3)
     pairs[4].image.write_bytes(b"")
-    embedded = embed.embed_pairs(pairs, toy.image_encoder(), toy.text_encoder(), progress=False)
+    embedded = memory.embed_pairs(pairs, toy.encoders(), progress=False)
     good = pairs[:4] + pairs[5:]
     assert embedded.pairs == good
     assert embedded.owners.tolist() == np.repeat(np.arange(8), 3).tolist()
@@ -89,8 +90,8 @@ def test_the_batch_changes_no_text(batch):
         return encoder.preprocess(items)
 
     counting = dataclasses.replace(encoder, preprocess=preprocess)
-    embeddings = embed.embed_texts(texts, counting, batch=batch, progress=False)
-    np.testing.assert_array_equal(embeddings, embed.embed_texts(texts, encoder, progress=False))
+    embeddings = memory.embed_texts(texts, counting, batch=batch)
+    np.testing.assert_array_equal(embeddings, memory.embed_texts(texts, encoder))
     assert sizes == [batch] * -(-33 // batch)
 
 
@@ -104,17 +105,17 @@ def test_non_finite_texts_are_kept_if_asked_for():
     encoder = dataclasses.replace(encoder, params=params, apply=apply)
     texts = ["blue", "red", "green"]
     with pytest.raises(ValueError, match=r"toy words embeddings .* 1 of 3 rows"):
-        embed.embed_texts(texts, encoder, progress=False)
-    embeddings = embed.embed_texts(texts, encoder, finite=False, progress=False)
+        memory.embed_texts(texts, encoder)
+    embeddings = encoding.encode_sentences(texts, encoder, 4)
     assert np.isnan(embeddings).all(axis=1).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("k", [0, 13])
 def test_an_impossible_k_is_refused(k):
     with pytest.raises(ValueError, match=f"k={k}, 12 pairs"):
-        embed.check_k(k, 12)
+        check_k(k, 12)
     for possible in (None, 1, 12):
-        embed.check_k(possible, 12)
+        check_k(possible, 12)
 
 
 @pytest.mark.parametrize("ahead", [1, 3, 50])
@@ -126,14 +127,14 @@ def test_threads_keep_the_order_and_do_not_run_ahead(ahead):
             taken.append(number)
             yield number
 
-    for count, square in enumerate(embed.in_threads(numbers(), np.square, ahead=ahead)):
+    for count, square in enumerate(pipeline.in_threads(numbers(), np.square, ahead=ahead)):
         assert square == count**2
         assert len(taken) == min(count + ahead, 20)
     assert count == 19
 
 
 def test_an_error_in_a_thread_comes_out_in_its_turn():
-    results = embed.in_threads(["4", "9", "none", "16"], int)
+    results = pipeline.in_threads(["4", "9", "none", "16"], int)
     assert [next(results), next(results)] == [4, 9]
     with pytest.raises(ValueError, match="'none'"):
         next(results)

@@ -4,9 +4,9 @@ import toy
 from PIL import Image
 
 from asif_jax.data import read_set
-from asif_jax.jobs.embedding import embed_set as module
-from asif_jax.jobs.embedding.embed import embed_images, embed_texts
-from asif_jax.jobs.embedding.embed_set import embed_sentences, embed_set
+from asif_jax.jobs.embedding import cache as module
+from asif_jax.jobs.embedding.cache import embed_sentences, embed_set
+from asif_jax.jobs.embedding.memory import embed_images, embed_texts
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +111,7 @@ def test_sentences_are_kept(tmp_path):
     texts = [f"{color} {index}" for index in range(2) for color in toy.COLORS]
     encoder = toy.text_encoder()
     first = embed_sentences(texts, encoder, cache=tmp_path, progress=False)
-    np.testing.assert_array_equal(first, embed_texts(texts, encoder, progress=False))
+    np.testing.assert_array_equal(first, embed_texts(texts, encoder))
     size = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     again = embed_sentences(texts, encoder, cache=tmp_path, progress=False)
     np.testing.assert_array_equal(first, again)
