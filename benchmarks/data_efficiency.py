@@ -18,13 +18,13 @@ from measure import machine, print_table
 from real_pairs import Embedded, load, split
 from tyro.conf import Positional
 
-_METHODS = (
-    methods.EXTRAS,
-    methods.CORRECTED_CCA,
+_ROWS = (
+    methods.OURS,
+    methods.WHITENED,
+    methods.CCA,
     methods.RIDGE,
     methods.TWO_LAYERS,
-    methods.TUNED,
-    methods.PAPER,
+    methods.PUBLISHED,
 )
 
 
@@ -57,21 +57,21 @@ def with_wrong(pairs: Embedded, share: float, *, seed: int) -> Embedded:
     return Embedded(pairs.images, captions)
 
 
-def recall(method: methods.Method, train: Embedded, test: Embedded, *, seed: int) -> float:
-    """Recall@10, the mean of both directions."""
-    found = rivals.measure(method, train, test, seed=seed)
-    return (found.image_to_text_10 + found.text_to_image_10) / 2
+def recall(row: methods.Row, train: methods.Training, test: Embedded) -> float:
+    """Recall@10, the mean of both directions, one query at a time."""
+    found = rivals.measure(row, train, test).alone
+    return (found.text_10 + found.image_10) / 2
 
 
 def measure(pairs: Embedded, settings: Settings, conditions: list[tuple[int, float]]) -> np.ndarray:
-    """[methods, conditions, seeds] recall, for sizes and shares of wrong pairs."""
-    result = np.zeros([len(_METHODS), len(conditions), settings.seeds])
+    """[rows, conditions, seeds] recall, for sizes and shares of wrong pairs."""
+    result = np.zeros([len(_ROWS), len(conditions), settings.seeds])
     for column, (size, share) in enumerate(conditions):
         for seed in range(settings.seeds):
             train, test = split(pairs, train=size, test=settings.test, seed=seed)
-            train = with_wrong(train, share, seed=seed)
-            for row, method in enumerate(_METHODS):
-                result[row, column, seed] = recall(method, train, test, seed=seed)
+            prepared = methods.training(with_wrong(train, share, seed=seed))
+            for place, row in enumerate(_ROWS):
+                result[place, column, seed] = recall(row, prepared, test)
     return result
 
 
@@ -83,7 +83,7 @@ def show(title: str, columns: list[str], values: np.ndarray) -> None:
     ]
     print_table(
         ["recall@10, mean of both ways", *columns],
-        [[method.name, *row] for method, row in zip(_METHODS, cells, strict=True)],
+        [[method.name, *row] for method, row in zip(_ROWS, cells, strict=True)],
     )
 
 
@@ -95,8 +95,8 @@ def plot(settings: Settings, by_size: np.ndarray, by_share: np.ndarray) -> None:
         (right, [100 * share for share in settings.wrong], by_share),
     )
     for axes, xs, values in panels:
-        for method, rows in zip(_METHODS, values, strict=True):
-            ours = method.name.startswith("ASIF")
+        for method, rows in zip(_ROWS, values, strict=True):
+            ours = method is methods.OURS
             axes.errorbar(
                 xs,
                 rows.mean(axis=1),

@@ -1,132 +1,39 @@
-"""What else couples two frozen encoders by pairs, each written from its paper.
+"""Rivals that are trained, which the library has none of: heads on both sides."""
 
-Every method takes the training images [n, d] and one text [n, e] a pair, or their moments, and
-returns a function from images [b, d] and texts [m, e] to scores [b, m].
-"""
-
-import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.linalg
 from real_pairs import unit
+
+from asif_jax.core.anchors import as_anchors
+from asif_jax.methods import Method
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def dense_relative(images: np.ndarray, texts: np.ndarray) -> Score:
-    """Moschella et al., "Relative representations", ICLR 2023: cosines to all anchors, compared by
-    their cosine.
-    """  # noqa: D205
-    images, texts = unit(images), unit(texts)
-    return lambda x, y: unit(unit(x) @ images.T) @ unit(unit(y) @ texts.T).T
+def heads(*, hidden: int | None, seed: int = 0, steps: int = 500) -> Method:
+    """Heads trained by `contrastive`, in the form of the library's methods; it explains nothing."""
 
+    def fit(pairs, sums=None) -> Score:
+        anchors = as_anchors(pairs)
+        live = np.asarray(anchors.live)
+        images, texts = (np.asarray(anchors.embeddings[m])[live] for m in ("image", "text"))
+        return contrastive(images, texts, hidden=hidden, seed=seed, steps=steps)
 
-def nearest_captions(images: np.ndarray, texts: np.ndarray, *, k: int) -> Score:
-    """The mean text of the k most similar training images stands for an image."""
-    images, texts = unit(images), unit(texts)
+    def represent(state: Score, embeddings, modality: str) -> np.ndarray:
+        return np.asarray(embeddings)
 
-    def score(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        similarities = unit(x) @ images.T
-        nearest = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
-        return unit(texts[nearest].mean(axis=1)) @ unit(y).T
+    def score(state: Score, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        return state(left, right)
 
-    return score
+    def explain(state: Score, left, right):
+        raise NotImplementedError("trained heads are no sum over pairs")
 
-
-class Moments(NamedTuple):
-    """Means and covariances of the unit embeddings of both sides: all that linear methods need."""
-
-    image_mean: np.ndarray
-    text_mean: np.ndarray
-    images: np.ndarray
-    texts: np.ndarray
-    between: np.ndarray
-
-
-def moments(images: np.ndarray, texts: np.ndarray) -> Moments:
-    images, texts = (unit(side).astype(np.float64) for side in (images, texts))
-    means = images.mean(axis=0), texts.mean(axis=0)
-    x, y = images - means[0], texts - means[1]
-    n = len(x)
-    return Moments(*means, x.T @ x / n, y.T @ y / n, x.T @ y / n)
-
-
-def ridge(pairs: Moments, *, penalty: float) -> Score:
-    """A linear map of images to texts, (X'X + penalty * mean variance * n * I)^-1 X'Y, centred."""
-    shrunk = _shrunk(pairs.images, penalty)
-    return _mapped(pairs, scipy.linalg.solve(shrunk, pairs.between, assume_a="pos"))
-
-
-def procrustes(pairs: Moments) -> Score:
-    """Orthogonal Procrustes (Schoenemann 1966) on centred embeddings: the rotation UV' of X'Y."""
-    left, _, right = np.linalg.svd(pairs.between, full_matrices=False)
-    return _mapped(pairs, left @ right)
-
-
-def _mapped(pairs: Moments, linear: np.ndarray) -> Score:
-    """The cosine of texts and linearly mapped images, both centred."""
-
-    def score(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return unit((unit(x) - pairs.image_mean) @ linear) @ unit(unit(y) - pairs.text_mean).T
-
-    return score
-
-
-class Cca(NamedTuple):
-    """Canonical directions, [d, r] and [e, r], their correlations [r], and the moments."""
-
-    images: np.ndarray
-    texts: np.ndarray
-    correlations: np.ndarray
-    pairs: Moments
-
-    def variates(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """[b, r] and [m, r] canonical variates of embeddings."""
-        x, y = unit(x) - self.pairs.image_mean, unit(y) - self.pairs.text_mean
-        return x @ self.images, y @ self.texts
-
-
-def fit_cca(pairs: Moments, *, shrinkage: float) -> Cca:
-    """Regularized canonical correlation analysis: whiten both sides, then the SVD between them."""
-    # A factor L of the covariance whitens as L^-1 x.
-    x_factor, y_factor = (
-        np.linalg.cholesky(_shrunk(side, shrinkage)) for side in (pairs.images, pairs.texts)
-    )
-    solve = functools.partial(scipy.linalg.solve_triangular, lower=True)
-    between = solve(y_factor, solve(x_factor, pairs.between).T).T
-    left, correlations, right = np.linalg.svd(between, full_matrices=False)
-    x_directions = solve(x_factor, left, trans="T")
-    return Cca(x_directions, solve(y_factor, right.T, trans="T"), correlations, pairs)
-
-
-def csa(pairs: Moments, *, shrinkage: float, dimension: int | None = None) -> Score:
-    """CSA (Li et al., ICLR 2025, section 4): the first canonical variates, normalized, and their
-    inner product in which a coordinate counts as far as it correlates. The shrinkage is an addition
-    without which it fails where dimensions are more than pairs.
-    """  # noqa: D205
-    cca = fit_cca(pairs, shrinkage=shrinkage)
-
-    def score(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        x, y = (side[:, :dimension] for side in cca.variates(x, y))
-        return (unit(x) * cca.correlations[:dimension]) @ unit(y).T
-
-    return score
-
-
-def weighted_cca(pairs: Moments, *, shrinkage: float) -> Score:
-    """The cosine of canonical variates, each of both sides scaled by its correlation."""
-    cca = fit_cca(pairs, shrinkage=shrinkage)
-
-    def score(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        x, y = (unit(side * cca.correlations) for side in cca.variates(x, y))
-        return x @ y.T
-
-    return score
+    settings = {"hidden": hidden, "seed": seed, "steps": steps}
+    return Method(fit, represent, score, explain, lambda *_: None, "heads", settings)
 
 
 def contrastive(
@@ -207,8 +114,3 @@ def _standardized(rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     rows = unit(rows)
     mean, deviation = rows.mean(axis=0), rows.std()
     return lambda x: (unit(x) - mean) / deviation
-
-
-def _shrunk(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
-    d = len(covariance)
-    return covariance + shrinkage * np.trace(covariance) / d * np.eye(d)
