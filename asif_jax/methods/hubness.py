@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 from asif_jax.core.anchors import Anchors, as_anchors
 from asif_jax.core.explanation import Explanation, by_pair, by_size, check_single
 from asif_jax.core.projection import RelativeRepresentation, without
-from asif_jax.methods.method import Method, Pairs, compiled
+from asif_jax.methods.method import Method, Pairs
 from asif_jax.methods.statistics import Sums, pair_means
 
 
@@ -137,9 +137,8 @@ def with_csls(method: Method, *, bank: int = 1000, neighbours: int = 10) -> Meth
         anchors = as_anchors(pairs)
         state = method.fit(anchors, sums)
         slots, filled = _spread(anchors.live, min(bank, anchors.capacity))
-        represent = compiled(method.represent, static="modality")
         kept = {
-            m: _without_itself(represent(state, _mean_rows(array, slots), m), slots)
+            m: _without_itself(method.represent(state, _mean_rows(array, slots), m), slots)
             for m, array in anchors.embeddings.items()
         }
         return BankState(anchors, state, kept, filled)

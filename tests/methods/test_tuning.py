@@ -13,7 +13,8 @@ from asif_jax.methods.tuning import Surface, best, rule_of_thumb, tune
 
 
 @pytest.mark.parametrize(
-    ("pairs", "k", "p"), [(1, 1, 4.0), (344, 69, 4.0), (3995, 799, 4.0), (3996, 800, 8.0)]
+    ("pairs", "k", "p"),
+    [(1, 1, 4.0), (344, 69, 4.0), (3995, 799, 4.0), (3996, 800, 4.0), (1_600_000, 800, 8.0)],
 )
 def test_rule_of_thumb(pairs, k, p):
     assert rule_of_thumb(pairs) == (k, p)
