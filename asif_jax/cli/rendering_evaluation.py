@@ -59,13 +59,15 @@ def classification_lines(found: "Classification") -> list[str]:
     for name, (figure, by_chance) in shown.items():
         if figure is not None:
             lines.append(f"{name:16}{figure!s:>23}{by_chance:>10.3f}")
+    if found.none:
+        lines.append(f"{found.none} images share no pair with any class and count as wrong")
     return [*lines, "", *_class_lines(found)]
 
 
 def _class_lines(found: "Classification") -> list[str]:
     """The classes that have images, the hardest first; of many classes only those."""
-    counts = found.confusion.sum(axis=1)
-    present = [index for index, count in enumerate(counts.tolist()) if count]
+    counts = found.counts
+    present = [index for index, count in enumerate(counts) if count]
     order = sorted(present, key=lambda index: found.per_class[index].value)
     few = len(order) > 2 * _WORST
     title = f"the {_WORST} hardest of {len(order)} classes" if few else "class"
@@ -89,16 +91,16 @@ def classification_json(found: "Classification") -> dict[str, Any]:
     Returns:
       The figures. Of the confusion matrix, what is not zero.
     """
-    counts = found.confusion.sum(axis=1).tolist()
     return {
         "images": found.images,
+        "named_none": found.none,
         "top_1": found.top1._asdict(),
         "top_5": found.top5 and found.top5._asdict(),
         "mean_per_class": found.mean_per_class._asdict(),
         "chance": 1 / len(found.classes),
         "per_class": [
             {"class": name, "images": count} | (share._asdict() if count else {"value": None})
-            for name, count, share in zip(found.classes, counts, found.per_class, strict=True)
+            for name, count, share in zip(found.classes, found.counts, found.per_class, strict=True)
         ],
         "confusion": [
             {"class": found.classes[i], "named": found.classes[j], "images": count}

@@ -16,7 +16,8 @@ def classification(classes, confusion):
     shares = np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1)
     return Classification(
         tuple(classes), int(confusion.sum()), 0, figure, figure, figure,
-        tuple(Figure(share, 0.0, 1.0) for share in shares), confusion, (),
+        tuple(Figure(share, 0.0, 1.0) for share in shares),
+        tuple(confusion.sum(axis=1).tolist()), confusion, (),
     )  # fmt: skip
 
 

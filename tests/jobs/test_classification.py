@@ -103,9 +103,12 @@ def test_a_model_that_knows_is_right(tmp_path):
 
 def test_a_model_of_one_pair_still_counts(folder, tmp_path):
     found = classify(folder, tmp_path, model=noise.model(pairs=1, k=1))
-    assert found.images == found.confusion.sum() == 42
-    # Every score is 0 or 1, and of equals the first class is named.
+    # Every score is 0 or 1. Of equals the first class is named; an image that shares the pair with
+    # no class is named as none of them, and counts as wrong.
+    assert found.images == found.confusion.sum() + found.none == 42
+    assert found.none > 0
     assert np.count_nonzero(found.confusion.sum(axis=0)) <= 2
+    assert found.top1.value == pytest.approx(np.trace(found.confusion) / 42)
 
 
 def test_own_images_are_counted(folder, tmp_path):

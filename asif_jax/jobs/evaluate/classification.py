@@ -32,6 +32,7 @@ class Classification(NamedTuple):
       top5: is the share with the right class among the best five; None with five classes or fewer.
       mean_per_class: is the mean over the classes of the share that is right.
       per_class: holds the share that is right of each class; NaN of one without images.
+      counts: holds the number of images of each class.
       confusion: is [classes, classes] int, truth by prediction.
       skipped: lists the images that could not be read.
     """
@@ -43,8 +44,14 @@ class Classification(NamedTuple):
     top5: Figure | None
     mean_per_class: Figure
     per_class: tuple[Figure, ...]
+    counts: tuple[int, ...]
     confusion: np.ndarray
     skipped: tuple[Skipped, ...]
+
+    @property
+    def none(self) -> int:
+        """How many images share no pair with any class, so that they are named as none of them."""
+        return self.images - int(self.confusion.sum())
 
 
 def classify_set(
@@ -147,6 +154,7 @@ def _figures(
         top5=figures["top5"] if count > 5 else None,
         mean_per_class=figures["mean_per_class"],
         per_class=figures["per_class"],
+        counts=tuple(np.bincount(labels, minlength=count).tolist()),
         confusion=np.asarray(metrics.confusion_matrix(labels, predicted, classes=count)),
         skipped=skipped,
     )
