@@ -23,35 +23,30 @@ class Calibration(NamedTuple):
 
 
 @jax.jit
-def fit_threshold(own: ArrayLike, other: ArrayLike) -> Array:
-    """The score that best tells pairs that belong together from pairs that do not.
+def fit_threshold(own: ArrayLike, *, share: ArrayLike = 0.01) -> Array:
+    """The score that few pairs that belong together stay below.
+
+    A short label resembles an image less than a caption of it does, so the share is small: an image
+    that one of the labels fits should not be called "none of these".
 
     Args:
       own: [a] real, scores of held-out pairs.
-      other: [b] real, scores of held-out inputs with the other sides of other pairs.
+      share: of them that may stay below.
 
     Returns:
-      A float32 scalar: of all midways between neighbouring scores, that with the largest share of
-      own scores above it plus share of other scores below it.
+      A float32 scalar.
 
     Raises:
-      ValueError: no scores of either kind.
+      ValueError: no scores.
 
     Example:
-      >>> fit_threshold([0.6, 0.8], [0.1, 0.2]).item()
+      >>> fit_threshold([0.2, 0.4, 0.6], share=0.5).item()
       0.4000000059604645
     """
-    own, other = (
-        jnp.ravel(jnp.asarray(own, jnp.float32)),
-        jnp.ravel(jnp.asarray(other, jnp.float32)),
-    )
-    if not own.size or not other.size:
-        raise ValueError(f"a threshold needs scores of both kinds: got {own.size}, {other.size}")
-    ordered = jnp.sort(jnp.concatenate([own, other]))
-    middles = (ordered[:-1] + ordered[1:]) / 2
-    above = 1.0 - jnp.searchsorted(jnp.sort(own), middles) / own.size
-    below = jnp.searchsorted(jnp.sort(other), middles) / other.size
-    return middles[jnp.argmax(above + below)]
+    own = jnp.ravel(jnp.asarray(own, jnp.float32))
+    if not own.size:
+        raise ValueError("a threshold needs scores of pairs that belong together: got none")
+    return jnp.quantile(own, share)
 
 
 @jax.jit

@@ -165,10 +165,8 @@ def calibrate(method: Method, pairs: Anchors, *, seed: int = 0) -> Calibration:
     state = method.fit(rest)
     left, right = (method.represent(state, array, m) for m, array in asked.items())
     scores = method.score(state, left, uncorrected(right))
-    own = jnp.diagonal(scores)
-    other = scores[~np.eye(count, dtype=bool)]
     temperature = fit_temperature(scores, jnp.arange(count))
-    return Calibration(float(temperature), float(fit_threshold(own, other)))
+    return Calibration(float(temperature), float(fit_threshold(jnp.diagonal(scores))))
 
 
 def _split(

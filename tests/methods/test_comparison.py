@@ -73,17 +73,16 @@ def test_calibration_tells_own_captions_from_others(name):
 
     scores = np.asarray(method.score(state, left, uncorrected(right)))
     own, other = np.diagonal(scores), scores[~np.eye(40, dtype=bool)]
-    assert np.mean(own > found.threshold) + np.mean(other < found.threshold) > 1.5
+    assert np.mean(own > found.threshold) > 0.6
+    assert np.mean(other < found.threshold) > 0.5
 
 
-def test_threshold_is_the_best_of_all_splits():
-    rng = np.random.default_rng(0)
-    own, other = rng.normal(1.0, 1.0, 30), rng.normal(0.0, 1.0, 50)
-    found = float(fit_threshold(own, other))
-    values = np.sort(np.concatenate([own, other]))
-    worth = [np.mean(own > t) + np.mean(other < t) for t in (values[:-1] + values[1:]) / 2]
-    assert np.mean(own > found) + np.mean(other < found) == pytest.approx(max(worth), abs=1e-6)
-    np.testing.assert_allclose(jax.jit(fit_threshold)(own, other), found, rtol=1e-6)
+def test_few_of_those_that_belong_together_stay_below_the_threshold():
+    own = np.random.default_rng(0).normal(size=200)
+    for share in (0.01, 0.2):
+        found = float(fit_threshold(own, share=share))
+        assert found == pytest.approx(np.quantile(own, share), abs=1e-6)
+        np.testing.assert_allclose(jax.jit(fit_threshold)(own, share=share), found, rtol=1e-6)
 
 
 def test_unusable_requests():
@@ -96,5 +95,5 @@ def test_unusable_requests():
         list(compare(anchors.create({"image": np.eye(4)}), [methods.cca()]))
     with pytest.raises(ValueError, match="got 2 pairs"):
         calibrate(methods.cca(), anchors.create(coupled(2, noise=0.1)))
-    with pytest.raises(ValueError, match="both kinds"):
-        fit_threshold([], [0.1])
+    with pytest.raises(ValueError, match="got none"):
+        fit_threshold([])
